@@ -1,0 +1,365 @@
+//! An upload from plan to capability. What is promised in [`Uploaded`] happened: it is built from receipts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use shoal_protocol::capability::Hint;
+use shoal_protocol::group::Group;
+use shoal_protocol::layout::SegmentShape;
+use shoal_protocol::limits::HINTS_MAX;
+use shoal_protocol::record::{Holder, OwnerRecord, PlacementRecord, RECORD_FORMAT, RecordKind};
+use shoal_protocol::sealing::KdfParams;
+use shoal_protocol::{
+    ByteCount, FileId, GroupId, NodeId, PublicKey, SegmentNumber, Signed, Suite,
+};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::desk::Desks;
+use super::records::RecordToKeep;
+use super::send::Sender;
+use super::source::{SealedSource, UploadSource, seal_source};
+use super::{Client, Fleet, LiveNode, UploadError};
+use crate::keys::{RootKey, kek, make_slot};
+use crate::manifest::{Capabilities, ManifestFile, capabilities, make_owner, make_placement};
+use crate::pipeline::FileLayout;
+use crate::placement::{Candidate, Placed, Placement, Profile, Rules, Warning, choose, place};
+use crate::transfer::{StoreLimits, StoreOutcome, StoreSession, TransferError};
+use crate::transport::ShardTransport;
+
+/// What a group may use on one node beside twice the expected bytes: pages, records, small tails.
+const CEILING_MARGIN: u64 = 64 << 20;
+/// What a group may use on one node when the size is not known: 1 PiB.
+const CEILING_UNKNOWN: u64 = 1 << 50;
+
+/// How to upload.
+#[derive(Clone)]
+pub struct UploadOptions {
+    /// Which code.
+    pub profile: Profile,
+    /// Copies of every shard, each masked differently.
+    pub replicas: u8,
+    /// Several shards of a segment on one node, for tests.
+    pub allow_colocate: bool,
+    /// Which ciphers.
+    pub suite: Suite,
+    /// Cost of the password hash; its salt is drawn afresh.
+    pub kdf: KdfParams,
+    /// Opens the file again.
+    pub password: Zeroizing<Vec<u8>>,
+    /// How long nodes keep the bytes unless renewed, milliseconds.
+    pub lease_ms: u64,
+    /// Bytes of the source, where known: only for room and placement, never trusted.
+    pub size_hint: Option<u64>,
+    /// Bounds of what is under way.
+    pub limits: StoreLimits,
+}
+
+/// What an upload would do.
+#[derive(Debug, Clone)]
+pub struct UploadPlan {
+    /// The code chosen.
+    pub code: shoal_protocol::layout::Code,
+    /// Who would hold what.
+    pub placement: Placement,
+    /// What the owner should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadProgress {
+    /// Plaintext bytes read and sealed.
+    Sealed {
+        /// Bytes, padding included.
+        plain: u64,
+    },
+    /// Shard bytes receipted.
+    Sent {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Plaintext bytes whose shards are all receipted or given up.
+    Receipted {
+        /// Bytes, padding included.
+        plain: u64,
+    },
+    /// Data and pages are safe; records follow.
+    Records,
+}
+
+/// A file that is in the swarm.
+#[derive(Debug)]
+pub struct Uploaded {
+    /// The strings that lead back to it.
+    pub capabilities: Capabilities,
+    /// The root key.
+    pub root: RootKey,
+    /// Who holds what.
+    pub placement: PlacementRecord,
+    /// The code used.
+    pub code: shoal_protocol::layout::Code,
+    /// Copies of every shard.
+    pub replicas: u8,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Segments and pages.
+    pub segments: u64,
+    /// Shard bytes made.
+    pub coded: u64,
+    /// Shards nobody took: segment and unit. Empty when the upload is complete.
+    pub missing: Vec<(SegmentNumber, usize)>,
+    /// Nodes that failed during the transfer.
+    pub failed: BTreeMap<NodeId, TransferError>,
+    /// Nodes that should have kept a record and did not.
+    pub records_missing: Vec<(NodeId, TransferError)>,
+    /// What the owner should know.
+    pub warnings: Vec<Warning>,
+    /// All of this as a local file.
+    pub manifest: ManifestFile,
+}
+
+impl Uploaded {
+    /// Whether every shard and record is where it should be.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.records_missing.is_empty()
+    }
+}
+
+impl<T: ShardTransport> Client<T> {
+    /// Chooses code and holders among the live nodes; `file` seeds the choice.
+    ///
+    /// # Errors
+    /// [`UploadError::Placement`].
+    pub fn plan(&self, options: &UploadOptions, fleet: &Fleet, file: FileId) -> Result<UploadPlan, UploadError> {
+        let candidates: Vec<Candidate> = fleet.storing().map(candidate).collect();
+        let code = match options.profile {
+            Profile::Exact(code) if options.allow_colocate => code,
+            profile => choose(profile, candidates.len())?.code,
+        };
+        let mut warnings = choose(options.profile, candidates.len()).map(|choice| choice.warnings).unwrap_or_default();
+        let slot_bytes = options.size_hint.map_or(0, |size| size / code.k() as u64);
+        let rules = Rules { allow_colocate: options.allow_colocate };
+        let placement = place(file, code, options.replicas, &candidates, slot_bytes, rules)?;
+        warnings.extend(placement.warnings.iter().cloned());
+        Ok(UploadPlan { code, placement, warnings })
+    }
+
+    /// Uploads everything `source` gives.
+    ///
+    /// # Errors
+    /// [`UploadError`]; what was stored by then is unreachable and expires with its lease.
+    pub async fn upload(
+        &self,
+        source: UploadSource,
+        options: &UploadOptions,
+        fleet: &Fleet,
+        progress: &(dyn Fn(UploadProgress) + Send + Sync),
+    ) -> Result<Uploaded, UploadError> {
+        let root = RootKey::new(self.environment.random());
+        let owner = PublicKey::from_bytes(root.owner_signer().verifying_key().to_bytes());
+        let file = FileId::of_owner(&self.network, &owner);
+        let plan = self.plan(options, fleet, file)?;
+        let layout = FileLayout::new(file, options.suite, plan.code, plan.placement.replicas)
+            .map_err(|error| UploadError::Seal(error.to_string()))?;
+        let group = self.group(&root, options, plan.code.k() as u64);
+        let (sealed_out, sealed) = mpsc::channel(1);
+        let (environment, read) = (self.environment.clone(), root.read());
+        let sealing = tokio::task::spawn_blocking(move || seal_source(source, layout, &read, &environment, sealed_out));
+        let sender = self.sender(options, &plan, fleet, &group, GroupId::of_owner(&self.network, &owner))?;
+        let sent = sender.run(sealed, progress).await;
+        // A sender that fails drops the channel, which ends the sealing thread with Interrupted: its own error is the cause.
+        let sealed = sealing.await.map_err(|_| UploadError::Interrupted)?;
+        let (outcome, sealed) = match (sent, sealed) {
+            (Ok(outcome), Ok(sealed)) => (outcome, sealed),
+            (Ok(_), Err(error)) | (Err(_), Err(error @ (UploadError::Source { .. } | UploadError::Path(..)))) => {
+                return Err(error);
+            }
+            (Err(error), _) => return Err(error),
+        };
+        progress(UploadProgress::Records);
+        self.publish(options, fleet, plan, &Publishing { root, owner, file, group }, outcome, sealed).await
+    }
+
+    fn sender(
+        &self,
+        options: &UploadOptions,
+        plan: &UploadPlan,
+        fleet: &Fleet,
+        group: &Signed,
+        group_id: GroupId,
+    ) -> Result<Sender<T>, UploadError> {
+        let shape = SegmentShape::new(plan.code, plan.code.segment_plain())
+            .map_err(|what| UploadError::Seal(what.to_owned()))?;
+        let full_shard = u32::try_from(shape.shard_length()).unwrap_or(u32::MAX);
+        let desks = Desks::new(Arc::clone(&self.transport), group.clone(), full_shard, fleet);
+        let nodes = |placed: &[Placed]| placed.iter().map(|placed| placed.node).collect();
+        let session = StoreSession::new(
+            plan.code,
+            nodes(&plan.placement.slots),
+            nodes(&plan.placement.spares),
+            options.allow_colocate,
+            options.limits,
+        );
+        let least = if options.allow_colocate { 1 } else { plan.code.happy() };
+        Ok(Sender { client: self.clone(), desks: Arc::new(desks), group: group_id, session, least })
+    }
+
+    fn group(&self, root: &RootKey, options: &UploadOptions, k: u64) -> Signed {
+        let steward = root.read().verify().steward_signer().verifying_key().to_bytes();
+        let ceiling = options
+            .size_hint
+            .map_or(CEILING_UNKNOWN, |size| (size / k).saturating_mul(2).saturating_add(CEILING_MARGIN));
+        let issued = self.now();
+        let group = Group {
+            steward: PublicKey::from_bytes(steward),
+            payer: self.node.into(),
+            ceiling: ByteCount(ceiling),
+            issued,
+            expires: issued.saturating_add(options.lease_ms),
+            serial: 1,
+        };
+        Signed::seal(&group, &root.owner_signer(), &self.network)
+    }
+
+    /// Placement record, then owner record: only then can the file be found.
+    async fn publish(
+        &self,
+        options: &UploadOptions,
+        fleet: &Fleet,
+        plan: UploadPlan,
+        publishing: &Publishing,
+        outcome: StoreOutcome,
+        sealed: SealedSource,
+    ) -> Result<Uploaded, UploadError> {
+        let Publishing { root, owner, file, group } = publishing;
+        let verify = root.read().verify();
+        let steward = PublicKey::from_bytes(verify.steward_signer().verifying_key().to_bytes());
+        let placement = placement_record(*file, fleet, &plan.placement, &outcome);
+        let owner_body = self.owner_record(options, &plan, publishing, steward, &sealed)?;
+        let refused = |error: crate::manifest::MakeError| UploadError::TooLarge(error.to_string());
+        let placement_record =
+            make_placement(&placement, 0, &verify, &self.network, None, self.environment.random()).map_err(refused)?;
+        let owner_record =
+            make_owner(&owner_body, root, &self.network, None, self.environment.random()).map_err(refused)?;
+        let need = plan.code.happy().min(outcome.holders.len());
+        let mut records_missing = Vec::new();
+        for (what, kind, signer, bytes) in [
+            ("placement", RecordKind::Placement, &steward, &placement_record),
+            ("owner", RecordKind::Owner, owner, &owner_record),
+        ] {
+            let key = kind.key(&self.network, signer, 0);
+            let record = Signed::from_bytes(bytes, shoal_protocol::limits::RECORD_MAX)
+                .map_err(|error| UploadError::TooLarge(error.to_string()))?;
+            let group_id = GroupId::of_owner(&self.network, owner);
+            let nodes = Self::record_nodes(fleet, &outcome.holders, &key);
+            let kept = self.keep_record(fleet, &nodes, &RecordToKeep { key, group, group_id, record: &record }).await;
+            if kept.by.len() < need {
+                return Err(UploadError::Records { what, have: kept.by.len(), need, failures: kept.failures });
+            }
+            records_missing.extend(kept.failures);
+        }
+        let hints = hints(&placement);
+        let manifest = ManifestFile {
+            network: self.network,
+            owner: *owner,
+            locator: root.locator(),
+            hints: hints.clone(),
+            owner_record,
+            placement_records: vec![placement_record],
+            pages: sealed.pages,
+        };
+        Ok(Uploaded {
+            capabilities: capabilities(root, &self.network, &hints),
+            root: root.clone(),
+            manifest,
+            placement,
+            code: plan.code,
+            replicas: plan.placement.replicas,
+            bytes: sealed.bytes,
+            entries: sealed.entries,
+            segments: sealed.segments,
+            coded: sealed.coded,
+            missing: outcome.missing,
+            failed: outcome.failed,
+            records_missing,
+            warnings: plan.warnings,
+        })
+    }
+
+    fn owner_record(
+        &self,
+        options: &UploadOptions,
+        plan: &UploadPlan,
+        publishing: &Publishing,
+        steward: PublicKey,
+        sealed: &SealedSource,
+    ) -> Result<OwnerRecord, UploadError> {
+        let kdf = KdfParams { salt: self.environment.random(), ..options.kdf.clone() };
+        let kek = kek(&options.password, &kdf).map_err(|error| UploadError::Seal(error.to_string()))?;
+        let slot = make_slot(&kek, options.suite, &publishing.file, &publishing.root, self.environment.random());
+        Ok(OwnerRecord {
+            format: RECORD_FORMAT,
+            file: publishing.file,
+            suite: options.suite,
+            code: plan.code,
+            replicas: plan.placement.replicas,
+            kdf,
+            slots: vec![slot],
+            root: sealed.root.clone(),
+            steward,
+            previous_roots: vec![],
+        })
+    }
+}
+
+/// What publishing works with.
+struct Publishing {
+    root: RootKey,
+    owner: PublicKey,
+    file: FileId,
+    group: Signed,
+}
+
+fn candidate(live: &LiveNode) -> Candidate {
+    Candidate {
+        node: live.node,
+        free_bytes: live.free.0,
+        standing: 1.0,
+        domain: live.domain.clone(),
+        observed_ip: live.addresses.iter().find_map(|address| ip_of(address)),
+    }
+}
+
+/// The address in a multiaddr text that begins with `/ip4/` or `/ip6/`.
+fn ip_of(address: &str) -> Option<IpAddr> {
+    let mut parts = address.split('/').skip(1);
+    matches!(parts.next()?, "ip4" | "ip6").then_some(())?;
+    parts.next()?.parse().ok()
+}
+
+fn placement_record(file: FileId, fleet: &Fleet, plan: &Placement, outcome: &StoreOutcome) -> PlacementRecord {
+    let domains: BTreeMap<NodeId, Option<String>> =
+        plan.slots.iter().chain(&plan.spares).map(|placed| (placed.node, placed.domain.record_text())).collect();
+    let holders = outcome.holders.iter().map(|node| Holder {
+        node: *node,
+        addresses: fleet.get(node).map(|live| bounded(&live.addresses)).unwrap_or_default(),
+        domain: domains.get(node).cloned().flatten(),
+    });
+    PlacementRecord { format: RECORD_FORMAT, file, holders: holders.collect(), ranges: outcome.ranges.clone() }
+}
+
+fn bounded(addresses: &[String]) -> Vec<String> {
+    use shoal_protocol::limits::{ADDRESS_MAX, ADDRESSES_MAX};
+    let plain = |address: &&String| shoal_protocol::record::is_plain_text(address, ADDRESS_MAX);
+    addresses.iter().filter(plain).take(ADDRESSES_MAX).cloned().collect()
+}
+
+fn hints(placement: &PlacementRecord) -> Vec<Hint> {
+    let hint = |holder: &Holder| Hint { node: holder.node, address: holder.addresses.first().cloned().unwrap_or_default() };
+    placement.holders.iter().take(HINTS_MAX).map(hint).collect()
+}

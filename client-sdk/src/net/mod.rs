@@ -1,0 +1,115 @@
+//! The transport of real clients: control requests and shard lanes of a swarm. It names no libp2p; `shoal-swarm` does.
+
+mod exchange;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use shoal_protocol::control::{Request, Response};
+use shoal_protocol::{NetworkId, NodeId, Refusal, Signed, UnixMillis};
+use shoal_swarm::{DialError, LaneError, RequestError, SwarmHandle};
+
+use crate::transfer::TransferError;
+use crate::transport::{RetrieveJob, ShardTransport, StoreJob};
+use exchange::{Ended, Parties};
+
+/// How long a caller waits for a free lane to one node.
+const LANE_WAIT: Duration = Duration::from_secs(15);
+
+/// Requests and shards over a running swarm.
+#[derive(Debug)]
+pub struct LaneTransport {
+    swarm: SwarmHandle,
+    network: NetworkId,
+    identity: SigningKey,
+    clock: fn() -> UnixMillis,
+}
+
+impl LaneTransport {
+    /// Uses `swarm`, which must have been started with the same identity.
+    #[must_use]
+    pub const fn new(swarm: SwarmHandle, network: NetworkId, identity: SigningKey, clock: fn() -> UnixMillis) -> Self {
+        Self { swarm, network, identity, clock }
+    }
+
+    /// The swarm underneath.
+    #[must_use]
+    pub const fn swarm(&self) -> &SwarmHandle {
+        &self.swarm
+    }
+
+    fn parties(&self, node: NodeId) -> Parties<'_> {
+        Parties { network: &self.network, node, identity: &self.identity, now: (self.clock)() }
+    }
+
+    async fn lane(&self, node: NodeId) -> Result<shoal_swarm::ShardLane, TransferError> {
+        self.swarm.lane(node, LANE_WAIT).await.map_err(|error| match error {
+            LaneError::Busy | LaneError::RemoteBusy => TransferError::refused(Refusal::Busy),
+            LaneError::NotConnected => TransferError::Unreachable(error.to_string()),
+            LaneError::Unsupported => TransferError::Protocol(error.to_string()),
+            LaneError::Timeout(_) => TransferError::TooSlow,
+            LaneError::Closed => TransferError::Lost(error.to_string()),
+        })
+    }
+}
+
+fn finish<T>(lane: shoal_swarm::ShardLane, ended: Ended<T>) -> Result<T, TransferError> {
+    if ended.reusable {
+        lane.release();
+    }
+    ended.result
+}
+
+impl ShardTransport for LaneTransport {
+    async fn connect(
+        &self,
+        node: Option<NodeId>,
+        addresses: Vec<String>,
+        deadline: Duration,
+    ) -> Result<NodeId, TransferError> {
+        self.swarm.dial(node, addresses, deadline).await.map_err(|error| match error {
+            DialError::Busy => TransferError::refused(Refusal::Busy),
+            other => TransferError::Unreachable(with_causes(&other)),
+        })
+    }
+
+    async fn request(&self, node: NodeId, request: Request, deadline: Duration) -> Result<Response, TransferError> {
+        let body = self.swarm.request(node, request.to_bytes().into(), deadline).await.map_err(|error| match error {
+            RequestError::NotConnected => TransferError::Unreachable(error.to_string()),
+            RequestError::Busy => TransferError::refused(Refusal::Busy),
+            RequestError::TooLarge { .. } => TransferError::refused(Refusal::TooLarge),
+            RequestError::Unsupported => TransferError::Protocol(error.to_string()),
+            RequestError::Timeout(_) => TransferError::TooSlow,
+            RequestError::Closed => TransferError::Lost(error.to_string()),
+        })?;
+        match Response::from_bytes(&body) {
+            Ok(Response::Refused { reason, retry_after_ms }) => Err(TransferError::Refused { reason, retry_after_ms }),
+            Ok(response) => Ok(response),
+            Err(error) => Err(TransferError::Protocol(error.to_string())),
+        }
+    }
+
+    async fn store(&self, node: NodeId, job: StoreJob) -> Result<Signed, TransferError> {
+        let mut lane = self.lane(node).await?;
+        let ended = exchange::store(&mut lane, &job, self.parties(node)).await;
+        finish(lane, ended)
+    }
+
+    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
+        let mut lane = self.lane(node).await?;
+        let ended = exchange::retrieve(&mut lane, &job, self.parties(node)).await;
+        finish(lane, ended)
+    }
+}
+
+/// The error and its sources in one line: the sessions keep texts, not sources.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

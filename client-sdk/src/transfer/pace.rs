@@ -1,0 +1,57 @@
+//! When a transfer is too slow: below 8 KiB/s over 20 s, or silent for 15 s. Never a limit on the whole.
+
+/// Silence that ends a transfer, milliseconds.
+pub const SILENCE_MS: u64 = 15_000;
+/// Window over which the slowest allowed rate is measured, milliseconds.
+pub const WINDOW_MS: u64 = 20_000;
+/// Bytes that must arrive within one window: 8 KiB/s.
+pub const WINDOW_BYTES: u64 = 8 * 1024 * WINDOW_MS / 1000;
+
+/// Progress of one transfer. Times are milliseconds of any monotone clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    window_start: u64,
+    window_bytes: u64,
+    last: u64,
+}
+
+impl Pace {
+    /// A transfer that begins at `now`.
+    #[must_use]
+    pub const fn new(now: u64) -> Self {
+        Self { window_start: now, window_bytes: 0, last: now }
+    }
+
+    /// `bytes` moved by `now`.
+    pub const fn progress(&mut self, bytes: u64, now: u64) {
+        self.last = now;
+        self.window_bytes = self.window_bytes.saturating_add(bytes);
+        if self.window_bytes >= WINDOW_BYTES {
+            self.window_start = now;
+            self.window_bytes = 0;
+        }
+    }
+
+    /// When to give up unless something moves: the end of silence or of the window.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        (self.last.saturating_add(SILENCE_MS)).min(self.window_start.saturating_add(WINDOW_MS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_and_trickle_both_end() {
+        let mut pace = Pace::new(0);
+        assert_eq!(pace.deadline(), 15_000);
+        for second in 1..=19 {
+            pace.progress(100, second * 1000);
+        }
+        assert_eq!(pace.deadline(), 20_000, "a trickle does not extend the window");
+        pace.progress(WINDOW_BYTES, 19_500);
+        assert_eq!(pace.deadline(), 34_500);
+    }
+}

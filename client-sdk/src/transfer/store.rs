@@ -1,0 +1,400 @@
+//! An upload's decisions: which node gets which shard, who replaces a node that fails, when a segment is safe.
+//!
+//! Shard unit `u` of segment `s` goes to slot `(u + s) mod slots`; every slot has one node at a time. A node that fails
+//! for good is dropped from the upload and the next spare takes its slot for everything not yet receipted. What
+//! happened, not what was planned, becomes the placement: it is folded from the receipts.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use shoal_protocol::layout::Code;
+use shoal_protocol::record::{PlacementRange, slot_of};
+use shoal_protocol::{NodeId, SegmentNumber};
+
+use super::TransferError;
+
+/// Bounds of one upload.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreLimits {
+    /// Segments under way at once.
+    pub segments: usize,
+    /// Shards under way to one node at once.
+    pub per_node: usize,
+    /// Times a shard is offered to one node when the node says "later" or the connection breaks.
+    pub attempts: u32,
+}
+
+impl Default for StoreLimits {
+    /// Two segments (at most 128 MiB of shards), two shards a node, five attempts.
+    fn default() -> Self {
+        Self { segments: 2, per_node: 2, attempts: 5 }
+    }
+}
+
+/// One shard on its way to one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoreTask {
+    /// Segment.
+    pub segment: SegmentNumber,
+    /// Shard unit: replica x n + index.
+    pub unit: usize,
+    /// To whom.
+    pub node: NodeId,
+    /// 0 the first time.
+    pub attempt: u32,
+}
+
+/// What the session wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAction {
+    /// Send this shard, after waiting `delay_ms`.
+    Send {
+        /// Which, to whom.
+        task: StoreTask,
+        /// Milliseconds to wait first.
+        delay_ms: u64,
+    },
+    /// Every shard of the segment is receipted or given up: its bytes may be dropped.
+    Release(SegmentNumber),
+}
+
+/// How an upload ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOutcome {
+    /// All nodes that hold something, in the order the placement names them.
+    pub holders: Vec<NodeId>,
+    /// Who holds what.
+    pub ranges: Vec<PlacementRange>,
+    /// Shards nobody took: segment and unit.
+    pub missing: Vec<(SegmentNumber, usize)>,
+    /// Nodes that failed, and why.
+    pub failed: BTreeMap<NodeId, TransferError>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    /// Who receipted each unit.
+    held: Vec<Option<NodeId>>,
+    /// Units neither receipted nor given up.
+    open: BTreeSet<usize>,
+}
+
+/// The state of one upload.
+#[derive(Debug)]
+pub struct StoreSession {
+    code: Code,
+    limits: StoreLimits,
+    slots: Vec<Option<NodeId>>,
+    spares: VecDeque<NodeId>,
+    colocate: bool,
+    open: BTreeMap<SegmentNumber, Segment>,
+    waiting: BTreeMap<NodeId, VecDeque<StoreTask>>,
+    flying: BTreeMap<NodeId, usize>,
+    done: Vec<(SegmentNumber, Vec<Option<NodeId>>)>,
+    failed: BTreeMap<NodeId, TransferError>,
+    actions: VecDeque<StoreAction>,
+}
+
+impl StoreSession {
+    /// An upload with this code to these slots; `spares` replace nodes that fail, in order. With `colocate` a node may
+    /// stand in several slots.
+    #[must_use]
+    pub fn new(code: Code, slots: Vec<NodeId>, spares: Vec<NodeId>, colocate: bool, limits: StoreLimits) -> Self {
+        Self {
+            code,
+            limits,
+            slots: slots.into_iter().map(Some).collect(),
+            spares: spares.into(),
+            colocate,
+            open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            done: Vec::new(),
+            failed: BTreeMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Whether there is room for another segment.
+    #[must_use]
+    pub fn wants_segment(&self) -> bool {
+        self.open.len() < self.limits.segments
+    }
+
+    /// Whether every segment handed in is receipted or given up.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// A sealed segment is ready.
+    pub fn add(&mut self, segment: SegmentNumber) {
+        let units = self.slots.len();
+        self.open.insert(segment, Segment { held: vec![None; units], open: (0..units).collect() });
+        for unit in 0..units {
+            self.assign(segment, unit);
+        }
+        self.release(segment);
+        self.dispatch();
+    }
+
+    /// The node receipted the shard.
+    pub fn stored(&mut self, task: StoreTask) {
+        self.landed(task.node);
+        if let Some(segment) = self.open.get_mut(&task.segment)
+            && segment.open.remove(&task.unit)
+            && let Some(held) = segment.held.get_mut(task.unit)
+        {
+            *held = Some(task.node);
+        }
+        self.release(task.segment);
+        self.dispatch();
+    }
+
+    /// The node did not take the shard.
+    pub fn failed(&mut self, task: StoreTask, error: TransferError) {
+        self.landed(task.node);
+        let again = task.attempt.saturating_add(1);
+        if error.retryable() && again < self.limits.attempts && !self.failed.contains_key(&task.node) {
+            let hint = if let TransferError::Refused { retry_after_ms, .. } = error { u64::from(retry_after_ms) } else { 0 };
+            let delay_ms = hint.clamp(100 << again.min(6), 10_000);
+            *self.flying.entry(task.node).or_default() += 1;
+            self.actions.push_back(StoreAction::Send { task: StoreTask { attempt: again, ..task }, delay_ms });
+            return;
+        }
+        self.drop_node(task.node, error);
+        self.assign(task.segment, task.unit);
+        self.release(task.segment);
+        self.dispatch();
+    }
+
+    /// What to do next.
+    pub fn poll(&mut self) -> Option<StoreAction> {
+        self.actions.pop_front()
+    }
+
+    /// Distinct nodes that can still take shards; below [`Code::happy`] the upload cannot succeed.
+    #[must_use]
+    pub fn live_nodes(&self) -> usize {
+        let live: BTreeSet<NodeId> = self.slots.iter().flatten().copied().collect();
+        live.len()
+    }
+
+    /// Nodes dropped so far, and why.
+    #[must_use]
+    pub const fn failures(&self) -> &BTreeMap<NodeId, TransferError> {
+        &self.failed
+    }
+
+    /// Fewest distinct holders of any finished segment.
+    #[must_use]
+    pub fn weakest(&self) -> Option<usize> {
+        let distinct = |held: &[Option<NodeId>]| held.iter().flatten().collect::<BTreeSet<_>>().len();
+        self.done.iter().map(|(_, held)| distinct(held)).min()
+    }
+
+    /// Whether every finished segment has enough distinct holders, k + ceil(m/2), or all its shards where nodes share.
+    #[must_use]
+    pub fn is_happy(&self) -> bool {
+        let complete = |held: &[Option<NodeId>]| held.iter().all(Option::is_some);
+        let enough = |held: &[Option<NodeId>]| held.iter().flatten().collect::<BTreeSet<_>>().len() >= self.code.happy();
+        self.done.iter().all(|(_, held)| enough(held) || (self.colocate && complete(held)))
+    }
+
+    /// What became of everything handed in so far.
+    #[must_use]
+    pub fn outcome(&self) -> StoreOutcome {
+        let mut done: Vec<_> = self.done.iter().collect();
+        done.sort_by_key(|(segment, _)| *segment);
+        let mut holders: Vec<NodeId> = Vec::new();
+        let mut ranges: Vec<PlacementRange> = Vec::new();
+        let mut missing = Vec::new();
+        for (segment, held) in done {
+            let mut slots = vec![None; held.len()];
+            for (unit, node) in held.iter().enumerate() {
+                let Some(node) = node else {
+                    missing.push((*segment, unit));
+                    continue;
+                };
+                let place = holders.iter().position(|holder| holder == node).unwrap_or_else(|| {
+                    holders.push(*node);
+                    holders.len() - 1
+                });
+                if let Some(slot) = slot_of(*segment, unit, held.len()).and_then(|slot| slots.get_mut(slot)) {
+                    *slot = u16::try_from(place).ok();
+                }
+            }
+            match ranges.last_mut() {
+                Some(last) if last.slots == slots && last.last.0.checked_add(1) == Some(segment.0) => last.last = *segment,
+                _ => ranges.push(PlacementRange { first: *segment, last: *segment, slots }),
+            }
+        }
+        StoreOutcome { holders, ranges, missing, failed: self.failed.clone() }
+    }
+
+    /// Queues a unit for the node in its slot, or gives it up where the slot is empty.
+    fn assign(&mut self, segment: SegmentNumber, unit: usize) {
+        let slot = slot_of(segment, unit, self.slots.len());
+        match slot.and_then(|slot| self.slots.get(slot).copied()).flatten() {
+            Some(node) => {
+                self.waiting.entry(node).or_default().push_back(StoreTask { segment, unit, node, attempt: 0 });
+            }
+            None => {
+                if let Some(segment) = self.open.get_mut(&segment) {
+                    segment.open.remove(&unit);
+                }
+            }
+        }
+    }
+
+    /// Takes a node out of every slot, puts a spare in, and moves what waited for it.
+    fn drop_node(&mut self, node: NodeId, error: TransferError) {
+        if self.failed.insert(node, error).is_some() {
+            return;
+        }
+        for slot in &mut self.slots {
+            if *slot == Some(node) {
+                *slot = self.spares.pop_front();
+            }
+        }
+        self.spares.retain(|spare| *spare != node);
+        let moved = self.waiting.remove(&node).unwrap_or_default();
+        for task in moved {
+            self.assign(task.segment, task.unit);
+            self.release(task.segment);
+        }
+    }
+
+    fn landed(&mut self, node: NodeId) {
+        if let Some(flying) = self.flying.get_mut(&node) {
+            *flying = flying.saturating_sub(1);
+        }
+    }
+
+    fn release(&mut self, number: SegmentNumber) {
+        if self.open.get(&number).is_some_and(|segment| segment.open.is_empty())
+            && let Some(segment) = self.open.remove(&number)
+        {
+            self.done.push((number, segment.held));
+            self.actions.push_back(StoreAction::Release(number));
+        }
+    }
+
+    fn dispatch(&mut self) {
+        for (node, queue) in &mut self.waiting {
+            let flying = self.flying.entry(*node).or_default();
+            while *flying < self.limits.per_node {
+                let Some(task) = queue.pop_front() else { break };
+                *flying += 1;
+                self.actions.push_back(StoreAction::Send { task, delay_ms: 0 });
+            }
+        }
+        self.waiting.retain(|_, queue| !queue.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_protocol::Refusal;
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    /// Runs the session against nodes that all answer by `answer`, and returns the outcome.
+    fn run(session: &mut StoreSession, segments: u32, mut answer: impl FnMut(StoreTask) -> Result<(), TransferError>) -> StoreOutcome {
+        let mut next = 0;
+        loop {
+            while next < segments && session.wants_segment() {
+                session.add(SegmentNumber(next));
+                next += 1;
+            }
+            match session.poll() {
+                Some(StoreAction::Send { task, .. }) => match answer(task) {
+                    Ok(()) => session.stored(task),
+                    Err(error) => session.failed(task, error),
+                },
+                Some(StoreAction::Release(_)) => {}
+                None if session.is_idle() && next == segments => return session.outcome(),
+                None => panic!("stuck"),
+            }
+        }
+    }
+
+    fn session(nodes: u8, spares: u8) -> StoreSession {
+        let slots = (1..=nodes).map(node).collect();
+        let spares = (nodes + 1..=nodes + spares).map(node).collect();
+        StoreSession::new(Code::new(usize::from(nodes) - 2, 2).unwrap(), slots, spares, false, StoreLimits::default())
+    }
+
+    #[test]
+    fn a_clean_upload_is_one_range() {
+        let mut session = session(6, 0);
+        let outcome = run(&mut session, 9, |_| Ok(()));
+        assert_eq!(outcome.ranges.len(), 1);
+        assert_eq!(outcome.holders.len(), 6);
+        assert!(outcome.missing.is_empty() && session.is_happy());
+    }
+
+    #[test]
+    fn a_dead_node_is_replaced_by_a_spare() {
+        let mut session = session(6, 1);
+        let mut sent = 0;
+        let outcome = run(&mut session, 9, |task| {
+            sent += 1;
+            if task.node == node(3) && sent > 20 { Err(TransferError::Unreachable("gone".into())) } else { Ok(()) }
+        });
+        assert!(outcome.missing.is_empty());
+        assert!(outcome.holders.contains(&node(7)));
+        let placed = |segment: u32, unit: usize| {
+            let range = outcome.ranges.iter().find(|range| range.first.0 <= segment && segment <= range.last.0).unwrap();
+            outcome.holders[usize::from(range.slots[slot_of(SegmentNumber(segment), unit, 6).unwrap()].unwrap())]
+        };
+        let all: BTreeSet<_> = (0..6).map(|unit| placed(8, unit)).collect();
+        assert!(!all.contains(&node(3)) && all.contains(&node(7)) && all.len() == 6);
+    }
+
+    #[test]
+    fn without_spares_the_missing_are_named() {
+        let mut session = session(6, 0);
+        let outcome =
+            run(&mut session, 4, |task| if task.node == node(2) { Err(TransferError::refused(Refusal::NoSpace)) } else { Ok(()) });
+        assert_eq!(outcome.missing.len(), 4);
+        assert_eq!(outcome.failed.get(&node(2)), Some(&TransferError::refused(Refusal::NoSpace)));
+        assert!(session.is_happy(), "5 of 6 are k + ceil(m/2)");
+        assert_eq!(session.weakest(), Some(5));
+    }
+
+    #[test]
+    fn busy_is_tried_again_and_then_given_up() {
+        let mut session = session(4, 0);
+        let mut tries = 0;
+        let outcome = run(&mut session, 1, |task| {
+            if task.node != node(1) {
+                return Ok(());
+            }
+            tries += 1;
+            Err(TransferError::refused(Refusal::Busy))
+        });
+        assert_eq!(tries, 5);
+        assert_eq!(outcome.missing.len(), 1);
+    }
+
+    #[test]
+    fn every_failure_pattern_ends() {
+        for dead in 0u32..256 {
+            let mut session = session(6, 2);
+            let outcome = run(&mut session, 5, |task| {
+                let n = u32::from(task.node.as_bytes()[0]) - 1;
+                if dead & (1 << n) == 0 { Ok(()) } else { Err(TransferError::TooSlow) }
+            });
+            let live = 8 - dead.count_ones() as usize;
+            assert_eq!(outcome.missing.is_empty(), live >= 6, "{dead:08b}");
+            assert_eq!(session.is_happy(), live.min(6) >= 5, "{dead:08b}");
+            for range in &outcome.ranges {
+                let named: Vec<_> = range.slots.iter().flatten().collect();
+                assert_eq!(named.len(), named.iter().collect::<BTreeSet<_>>().len(), "one node in two slots");
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! How sessions reach nodes: one trait, two implementations (memory for tests, lanes under `net`).
+//!
+//! A transport carries and verifies hashes as bytes arrive; whether a receipt counts, whom to ask next and when to give
+//! up on a node is decided by the sessions.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shoal_protocol::control::{Request, Response};
+use shoal_protocol::receipt::ByteRange;
+use shoal_protocol::{BootEpoch, NodeId, Nonce, ReservationId, ShardId, Signed};
+
+use crate::transfer::TransferError;
+
+/// One shard on its way to a node.
+#[derive(Debug, Clone)]
+pub struct StoreJob {
+    /// The place reserved for it.
+    pub reservation: ReservationId,
+    /// The node's run.
+    pub boot_epoch: BootEpoch,
+    /// Echoed in the receipt.
+    pub nonce: Nonce,
+    /// What the bytes hash to.
+    pub shard: ShardId,
+    /// The masked bytes.
+    pub bytes: Bytes,
+}
+
+/// Ranges of one shard on their way back.
+#[derive(Debug, Clone)]
+pub struct RetrieveJob {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Its length by the manifest, bytes.
+    pub length: u32,
+    /// Wanted bytes; ascending, apart.
+    pub ranges: Vec<ByteRange>,
+    /// Echoed in the serve statement.
+    pub nonce: Nonce,
+}
+
+/// Carries requests and shards to nodes.
+pub trait ShardTransport: Send + Sync + 'static {
+    /// Connects; returns who answered.
+    fn connect(
+        &self,
+        node: Option<NodeId>,
+        addresses: Vec<String>,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<NodeId, TransferError>> + Send;
+
+    /// One control request. A refusal comes back as [`TransferError::Refused`].
+    fn request(
+        &self,
+        node: NodeId,
+        request: Request,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Response, TransferError>> + Send;
+
+    /// Sends one shard; the signed reply is for the caller to check.
+    fn store(&self, node: NodeId, job: StoreJob) -> impl Future<Output = Result<Signed, TransferError>> + Send;
+
+    /// Fetches ranges of one shard: exactly their bytes, back to back, verified against the shard id.
+    fn retrieve(&self, node: NodeId, job: RetrieveJob) -> impl Future<Output = Result<Bytes, TransferError>> + Send;
+}

@@ -1,0 +1,32 @@
+//! What the engine asks of the network, as data: the node turns these into swarm commands, the swarm decides nothing.
+
+use crate::control::Request;
+use crate::id::NodeId;
+
+/// What a connection is for, stated on its control lane; duplicates are resolved per peer and purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Storage transfers and control.
+    Bulk,
+    /// Tunnel frames.
+    Tunnel,
+}
+
+/// One thing the engine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEffect {
+    /// Connect. `node` is unknown for a bootstrap address without an id.
+    Dial {
+        /// Whom, if known.
+        node: Option<NodeId>,
+        /// Where, multiaddr texts.
+        addresses: Vec<String>,
+    },
+    /// Ask a connected peer something; its answer comes back as an event.
+    Ask {
+        /// Whom.
+        node: NodeId,
+        /// What.
+        request: Request,
+    },
+}

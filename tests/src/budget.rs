@@ -1,0 +1,42 @@
+//! How much a suite runs: quick by default, long with `SHOAL_LONG=1`. The one place where both figures stand.
+
+use std::fmt;
+
+/// A count that depends on the budget, printed when it is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    name: &'static str,
+    quick: usize,
+    long: usize,
+}
+
+impl Budget {
+    /// The count for this run; says on stdout what it is.
+    #[must_use]
+    pub fn take(self) -> usize {
+        let count = if is_long() { self.long } else { self.quick };
+        println!("budget: {self}, running {count}");
+        count
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} quick {} / long {}", self.name, self.quick, self.long)
+    }
+}
+
+/// Whether the long budget was asked for.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("SHOAL_LONG").is_some_and(|value| value == "1")
+}
+
+/// Uploads with random faults, none of which may seal a segment twice.
+pub const FAULTED_UPLOADS: Budget = Budget { name: "faulted uploads", quick: 1_000, long: 10_000 };
+/// Random subsets of dead nodes for 8+8.
+pub const SUBSETS_8_8: Budget = Budget { name: "subsets of dead nodes for 8+8", quick: 200, long: 2_000 };
+/// `kill -9` of a real node under load.
+pub const KILLS: Budget = Budget { name: "kill -9 under load", quick: 40, long: 1_000 };
+/// Bytes of the sparse file.
+pub const SPARSE_BYTES: Budget = Budget { name: "bytes of a sparse file", quick: 256 << 20, long: 1 << 30 };

@@ -1,0 +1,5 @@
+//! The harness: budgets, sample data and in-memory swarms that the suites share. It contains no test and is never
+//! linked into a shipped program.
+
+pub mod budget;
+pub mod sample;

@@ -1,0 +1,4 @@
+//! The suites that need more than one crate: one binary, one module a subject.
+
+mod faults;
+mod memory_loop;
