@@ -22,6 +22,11 @@ pub enum LinkEffect {
         /// Where, multiaddr texts.
         addresses: Vec<String>,
     },
+    /// Send a connected peer this node's own HELLO; its answer comes back as an event.
+    Greet {
+        /// Whom.
+        node: NodeId,
+    },
     /// Ask a connected peer something; its answer comes back as an event.
     Ask {
         /// Whom.

@@ -14,7 +14,8 @@ use crate::units::SegmentNumber;
 
 /// Version of [`Page`].
 pub const PAGE_FORMAT: u8 = 1;
-/// Deepest page tree: 60 children a page at the widest code give 60^6 leaves.
+/// Deepest page tree: even with the 7 children a page has room for at 255 shards a segment, 7^6 leaves exceed the
+/// shard limit of a manifest.
 pub const PAGE_LEVELS_MAX: u8 = 6;
 
 /// Shard ids of one segment, replica by replica, index by index: `replicas x (k+m)` of 32 bytes.

@@ -2,4 +2,5 @@
 //! linked into a shipped program.
 
 pub mod budget;
+pub mod process;
 pub mod sample;

@@ -182,8 +182,6 @@ impl<T: ShardTransport> Client<T> {
             placement: Arc::new(placement),
             shunned: Arc::new(Shunned::default()),
         };
-        // Cached pages belong to the cached owner record; a newer one has pages of its own.
-        let cached = cached.filter(|file| file.owner_record == owner_record.signed());
         let tree = self.tree(&source, shape, &owner_record.root, cached, fleet).await?;
         Ok(OpenFile { source, tree, owner_record })
     }
@@ -278,11 +276,6 @@ impl<T: ShardTransport> Client<T> {
         fleet: &Fleet,
     ) -> Result<FileTree, RetrieveError> {
         let damaged = |error: crate::manifest::TreeError| RetrieveError::Integrity(error.to_string());
-        let bodies: BTreeMap<SegmentNumber, Zeroizing<Vec<u8>>> = cached
-            .into_iter()
-            .flat_map(|file| &file.pages)
-            .filter_map(|page| Some((page.number(), page.open(&source.layout, &source.verify).ok()?)))
-            .collect();
         let mut reader = TreeReader::new(root.clone(), shape, source.read.clone()).map_err(damaged)?;
         loop {
             let wanted: Vec<PageRef> = reader.wanted().cloned().collect();
@@ -290,9 +283,8 @@ impl<T: ShardTransport> Client<T> {
                 return reader.finish().map_err(damaged);
             }
             let mut fetched = stream::iter(wanted.into_iter().map(|page| {
-                let body = bodies.get(&page.number);
                 async move {
-                    if let Some(body) = body {
+                    if let Some(body) = cached.and_then(|file| cached_page(file, &page, source)) {
                         return Ok((page.number, body.to_vec()));
                     }
                     let plain = 0..page.segment.plain as usize;
@@ -350,4 +342,11 @@ impl<T: ShardTransport> Client<T> {
         }
         out
     }
+}
+
+/// The page from a local manifest, if it seals to the very shards that `page` names; with the verify key alone that
+/// cannot be told, and the swarm is asked.
+fn cached_page(file: &ManifestFile, page: &PageRef, source: &Source) -> Option<Zeroizing<Vec<u8>>> {
+    let cached = file.pages.iter().find(|cached| cached.number() == page.number)?;
+    cached.open_as(page, &source.layout, source.read.as_ref()?)
 }

@@ -4,13 +4,13 @@
 //! Two subtrees grow side by side, one of segments and one of entries; the root joins them. What fits one page is one
 //! page: a root without children that holds both. Page numbers count up from the first leaf; the root is the last.
 
+use shoal_protocol::SegmentNumber;
 use shoal_protocol::codec::encode;
 use shoal_protocol::limits::{PAGE_ENTRIES_MAX, PAGE_MAX, SHARDS_PER_MANIFEST_MAX, TAG};
 use shoal_protocol::page::{
     ChildRef, Entry, PAGE_FORMAT, PAGE_LEVELS_MAX, Page, PageKind, PageRef, ReadSection, SegmentRef, VerifySection,
 };
 use shoal_protocol::sealing::{Salt, SealedBox};
-use shoal_protocol::SegmentNumber;
 use zeroize::Zeroizing;
 
 use super::TreeShape;

@@ -23,9 +23,8 @@ pub struct Capabilities {
 pub fn capabilities(root: &RootKey, network: &NetworkId, hints: &[Hint]) -> Capabilities {
     let owner = PublicKey::from_bytes(root.owner_signer().verifying_key().to_bytes());
     let (locator, read) = (root.locator(), root.read());
-    let make = |kind, secret: &[u8; 32]| {
-        Capability::new(kind, network, owner, *locator.as_bytes(), *secret, hints.to_vec())
-    };
+    let make =
+        |kind, secret: &[u8; 32]| Capability::new(kind, network, owner, *locator.as_bytes(), *secret, hints.to_vec());
     Capabilities {
         locate: make(CapabilityKind::Locate, &[0; 32]),
         read: make(CapabilityKind::Read, read.as_bytes()),

@@ -18,14 +18,15 @@ use shoal_protocol::capability::{HINT_ADDRESS_MAX, Hint};
 use shoal_protocol::codec::{Bounded, CodecError, decode, encode};
 use shoal_protocol::hash::{MANIFEST_FILE, derive};
 use shoal_protocol::limits::{HINTS_MAX, PAGE_MAX, RECORD_MAX, TAG};
+use shoal_protocol::page::PageRef;
 use shoal_protocol::record::is_plain_text;
 use shoal_protocol::sealing::{Salt, SealedBox};
 use shoal_protocol::{NetworkId, NodeId, PublicKey, SegmentNumber};
 use zeroize::Zeroizing;
 
 use super::build::PAGE_BODY_MAX;
-use crate::keys::{BoxError, Locator, VerifyKey};
-use crate::pipeline::FileLayout;
+use crate::keys::{BoxError, Locator, ReadKey, VerifyKey};
+use crate::pipeline::{FileLayout, PlainSegment};
 
 /// First bytes of every manifest file.
 const MAGIC: &[u8; 8] = b"SHOALMF1";
@@ -85,13 +86,23 @@ impl CachedPage {
         self.number
     }
 
-    /// The CBOR of the page.
+    /// The CBOR of the page as it is in the file; [`Self::open_as`] also tells whether it is the one wanted.
     ///
     /// # Errors
     /// [`BoxError`] if the key is of another file.
     pub fn open(&self, layout: &FileLayout, verify: &VerifyKey) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         let key = verify.placement_record_key(self.sealed.salt);
         key.open(layout.suite(), layout.file(), u64::from(self.number.0), &self.sealed)
+    }
+
+    /// The CBOR of the page, if sealing it again under its own salt gives the shards that `wanted` names: then it is the
+    /// page the swarm holds, not a stale one and not one that somebody with the verify key put into the file.
+    #[must_use]
+    pub fn open_as(&self, wanted: &PageRef, layout: &FileLayout, read: &ReadKey) -> Option<Zeroizing<Vec<u8>>> {
+        let body = self.open(layout, &read.verify()).ok().filter(|_| self.number == wanted.number)?;
+        let plain = PlainSegment::page(wanted.number, layout.code(), &body).ok()?;
+        let again = plain.seal(layout, read, wanted.segment.salt).ok()?.reference;
+        (again.plain == wanted.segment.plain && again.shards == wanted.segment.shards).then_some(body)
     }
 }
 

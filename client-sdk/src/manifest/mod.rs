@@ -1,7 +1,7 @@
 //! How an upload describes itself: entries and extents, the page tree, the records, the local manifest file.
 //!
 //! Pure: pages and records arrive and leave as bytes, random salts and the sealing of page segments are arguments.
-//! It never fetches anything, never seals a page segment itself and never trusts a count before it is paid for in bytes.
+//! Pure: pages and records come and go as bytes, random salts and the sealing of page segments are arguments.
 //!
 //! Upload: [`Packer`] -> [`TreeBuilder`] -> [`make_owner`], [`make_placement`] -> [`ManifestFile`].
 //! Retrieve: [`open_owner`] -> [`unlock`] -> [`TreeReader`] -> [`FileTree::pieces`].

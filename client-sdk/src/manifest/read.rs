@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_protocol::SegmentNumber;
 use shoal_protocol::codec::{CodecError, decode};
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::{PAGE_MAX, SHARDS_PER_MANIFEST_MAX};
 use shoal_protocol::page::{ChildRef, Entry, Page, PageKind, PageRef, ReadSection, SegmentRef, VerifySection};
 use shoal_protocol::sealing::SealedBox;
-use shoal_protocol::SegmentNumber;
 
 use super::build::PAGE_BODY_MAX;
 use super::path::{PathError, PathOrder};
@@ -137,8 +137,7 @@ impl TreeReader {
     /// [`TreeError`]; the tree is damaged, no other page can mend it.
     pub fn accept(&mut self, number: SegmentNumber, body: &[u8]) -> Result<(), TreeError> {
         let wanted = self.wanted.remove(&number).ok_or(TreeError::NotAsked(number))?;
-        let page: Page =
-            decode(body, PAGE_BODY_MAX).map_err(|source| TreeError::Malformed { page: number, source })?;
+        let page: Page = decode(body, PAGE_BODY_MAX).map_err(|source| TreeError::Malformed { page: number, source })?;
         let wrong = |what| TreeError::Page { page: number, what };
         let level = page.verify.level;
         match wanted.span {
@@ -257,12 +256,7 @@ impl TreeReader {
         Ok(())
     }
 
-    fn take_children(
-        &mut self,
-        number: SegmentNumber,
-        level: u8,
-        children: Vec<ChildRef>,
-    ) -> Result<(), &'static str> {
+    fn take_children(&mut self, number: SegmentNumber, level: u8, children: Vec<ChildRef>) -> Result<(), &'static str> {
         let parent = self.parents.len();
         self.parents.push(Parent { number, level, highest_child: 0, missing: children.len() });
         children.into_iter().try_for_each(|child| {
@@ -291,12 +285,7 @@ fn tile(children: &[ChildRef], kind: PageKind, first: u32) -> Result<u32, &'stat
     end.checked_sub(first).ok_or("spans of children")
 }
 
-fn open_entries(
-    read: &ReadKey,
-    shape: &TreeShape,
-    number: SegmentNumber,
-    sealed: &SealedBox,
-) -> Option<Vec<Entry>> {
+fn open_entries(read: &ReadKey, shape: &TreeShape, number: SegmentNumber, sealed: &SealedBox) -> Option<Vec<Entry>> {
     let key = read.page_read_key(&shape.file, number, sealed.salt);
     let plain = key.open(shape.suite, &shape.file, u64::from(number.0), sealed).ok()?;
     Some(decode::<ReadSection>(&plain, PAGE_BODY_MAX).ok()?.entries)

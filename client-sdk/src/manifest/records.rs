@@ -284,8 +284,7 @@ fn open<T: Encode<()> + for<'b> Decode<'b, ()> + Bounded>(
     file: &FileId,
     file_of: impl Fn(&T) -> FileId,
 ) -> Result<Opened<T>, RecordError> {
-    let plain =
-        key.open(RECORD_SUITE, file, record.version, &record.body).map_err(|_| RecordError::Sealed)?;
+    let plain = key.open(RECORD_SUITE, file, record.version, &record.body).map_err(|_| RecordError::Sealed)?;
     let body: T = decode(&plain, RECORD_MAX).map_err(RecordError::Body)?;
     if file_of(&body) != *file {
         return Err(RecordError::File);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::RECORD_MAX;
-use shoal_protocol::page::{Entry, EntryKind, PageRef};
+use shoal_protocol::page::{Entry, EntryKind};
 use shoal_protocol::record::{OwnerRecord, PlacementRecord, Record};
 use shoal_protocol::{FileId, NetworkId, SegmentNumber, Signed, Suite};
 
@@ -17,7 +17,7 @@ use super::read::{TreeError, TreeReader};
 use super::records::{Opened, RecordError, UnlockError, open_owner, open_placement, unlock};
 use super::tree::{FileTree, TreeShape};
 use crate::keys::{KdfError, ReadKey, RootKey, SlotError};
-use crate::pipeline::{FileLayout, LayoutError, PlainSegment};
+use crate::pipeline::{FileLayout, LayoutError};
 
 /// What is wrong with a manifest file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -178,8 +178,7 @@ impl Manifest {
     /// # Errors
     /// [`ValidateError`].
     pub fn open(file: &ManifestFile, password: &[u8]) -> Result<Self, ValidateError> {
-        let owner =
-            open_owner(&file.owner_record, &file.network, &file.owner, &file.locator).map_err(Damage::Owner)?;
+        let owner = open_owner(&file.owner_record, &file.network, &file.owner, &file.locator).map_err(Damage::Owner)?;
         check_signatures(file, &owner)?;
         let shape = TreeShape::from(&*owner);
         let layout = FileLayout::new(shape.file, shape.suite, shape.code, shape.replicas).map_err(Damage::Layout)?;
@@ -256,15 +255,10 @@ fn read_pages(
     read: &ReadKey,
 ) -> Result<FileTree, Damage> {
     let mut cached: BTreeMap<SegmentNumber, &CachedPage> = pages.iter().map(|page| (page.number(), page)).collect();
-    let verify = read.verify();
     loop {
         let found = reader.wanted().find_map(|wanted| Some((wanted.clone(), cached.remove(&wanted.number)?)));
         let Some((wanted, page)) = found else { break };
-        let damage = Damage::Page(wanted.number);
-        let body = page.open(layout, &verify).map_err(|_| damage.clone())?;
-        if !is_page(&wanted, &body, layout, read) {
-            return Err(damage);
-        }
+        let body = page.open_as(&wanted, layout, read).ok_or(Damage::Page(wanted.number))?;
         reader.accept(wanted.number, &body)?;
     }
     let tree = reader.finish()?;
@@ -272,13 +266,6 @@ fn read_pages(
         None => Ok(tree),
         Some(stray) => Err(Damage::Page(stray)),
     }
-}
-
-/// Whether `body` sealed again gives the shards of `wanted`.
-fn is_page(wanted: &PageRef, body: &[u8], layout: &FileLayout, read: &ReadKey) -> bool {
-    let Ok(plain) = PlainSegment::page(wanted.number, layout.code(), body) else { return false };
-    let Ok(sealed) = plain.seal(layout, read, wanted.segment.salt) else { return false };
-    sealed.reference.plain == wanted.segment.plain && sealed.reference.shards == wanted.segment.shards
 }
 
 /// Whether some record has a row of slots for every segment and page.

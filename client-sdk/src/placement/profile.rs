@@ -187,7 +187,10 @@ mod tests {
         for text in ["0+2", "4+0", "255+1", "128+128", "999999999+1"] {
             assert!(matches!(parse_code(text), Err(CodeTextError::Range(_))), "{text:?}");
         }
-        assert_eq!(parse_code("4x2").unwrap_err().to_string(), "a code is written DATA+PARITY, such as 4+2, not \"4x2\"");
+        assert_eq!(
+            parse_code("4x2").unwrap_err().to_string(),
+            "a code is written DATA+PARITY, such as 4+2, not \"4x2\""
+        );
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The suites that need more than one crate: one binary, one module a subject.
 
 mod faults;
+mod kills;
 mod memory_loop;
+mod processes;

@@ -226,13 +226,10 @@ fn the_manifest_of_an_upload_tells_its_tree() {
     assert_eq!(opened.root.as_bytes(), root().as_bytes());
     assert_eq!(opened.owner.root, upload.tree_root);
     let tree = opened.tree.unwrap();
-    assert_eq!(tree.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), [
-        "docs",
-        "docs/a.txt",
-        "docs/big.bin",
-        "docs/empty",
-        "link"
-    ]);
+    assert_eq!(
+        tree.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
+        ["docs", "docs/a.txt", "docs/big.bin", "docs/empty", "link"]
+    );
     let pieces = tree.pieces(&tree.entries[2], 10..20).unwrap();
     assert_eq!(pieces, [Piece { segment: SegmentNumber(0), plain: 10..20 }]);
 }

@@ -170,7 +170,8 @@ fn upload() -> Upload {
     let mut seal = |number: SegmentNumber, body: &[u8]| {
         page_salt += 1;
         pages.push((number, body.to_vec()));
-        let sealed = PlainSegment::page(number, shape.code, body).unwrap().seal(&layout, &read, [page_salt; 32]).unwrap();
+        let sealed =
+            PlainSegment::page(number, shape.code, body).unwrap().seal(&layout, &read, [page_salt; 32]).unwrap();
         Ok::<_, Infallible>(PageRef { number, segment: sealed.reference })
     };
     let mut builder = TreeBuilder::new(shape, read.clone(), &mut salts);
@@ -236,9 +237,7 @@ impl Upload {
             locator: root().locator(),
             hints: hints(),
             owner_record: make_owner(&self.owner_record, &root(), &network(), None, [0x55; 32]).unwrap(),
-            placement_records: vec![
-                make_placement(&self.placement, 0, &verify, &network(), None, [0x66; 32]).unwrap(),
-            ],
+            placement_records: vec![make_placement(&self.placement, 0, &verify, &network(), None, [0x66; 32]).unwrap()],
             pages: self.pages.iter().map(seal).collect(),
         }
     }

@@ -1,0 +1,20 @@
+//! Every decision of a node as data. It names no clock, socket, file, thread or random source: time and randomness are
+//! arguments, and what has to be done comes out as effects or answers.
+//!
+//! - [`directory`]: who is known, who is dialled, who is asked; from one known peer to all of them.
+//! - [`admission`]: which peer may do what, and how often.
+//! - [`reservations`]: room promised for a minute.
+//! - [`leases`]: whether a lease group counts.
+//! - [`records`]: whether a record follows the one that is kept.
+
+pub mod admission;
+pub mod directory;
+pub mod leases;
+pub mod records;
+pub mod reservations;
+pub mod time;
+
+pub use admission::{Admission, Denial, Operation};
+pub use directory::Directory;
+pub use reservations::Reservations;
+pub use time::Now;

@@ -1,0 +1,318 @@
+//! The command line of `shoald`: what can be said, and who acts on it. It decides nothing about the node itself.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use zeroize::Zeroizing;
+
+use crate::config::{self, Output};
+use crate::files::{private_directory, read_bounded};
+use crate::genesis;
+use crate::identity::{self, IdentityError};
+use crate::node::{Node, StartError};
+use crate::problem::{Failure, Problem, with_causes};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 other, 2 usage or configuration, 10 not found, 17 network (cannot listen), 18 denied (permissions, \
+directory in use).";
+
+/// Longest recovery phrase file, bytes.
+const PHRASE_MAX: u64 = 1024;
+
+#[derive(Debug, Parser)]
+#[command(name = "shoald", version, about = "A node of a private swarm: keeps files of others, encrypted and in pieces", after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the node; makes what is missing
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Makes identity and genesis of a named network, and says what others need to join
+    Init(InitArgs),
+    /// Prints the node's id
+    Id(IdArgs),
+    /// Prints where the node listens, or listened last
+    Address(DataArgs),
+}
+
+/// Where things are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DataArgs {
+    /// Directory of the node [default: ~/.local/share/shoal, as root /var/lib/shoal]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Name of the network [default: shoal]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Public genesis key of the network, as `shoald init` printed it
+    #[arg(long, value_name = "HEX")]
+    pub(crate) genesis: Option<String>,
+}
+
+/// Flags of `run`; each is also a key of the configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address to listen on, repeatable [default: /ip4/0.0.0.0/tcp/4700 and /ip4/0.0.0.0/udp/4700/quic-v1]
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) listen: Vec<String>,
+    /// Address of a peer to begin with, repeatable; unreachable is no error
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) bootstrap: Vec<String>,
+    /// Bytes offered to others, such as 25GB or 1TiB [default: min(25 GB, half the free space)]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) quota: Option<String>,
+    /// Peer that may store here, repeatable
+    #[arg(long, value_name = "ID")]
+    pub(crate) allow_peer: Vec<String>,
+    /// Let everybody store here
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// What this node fails together with, such as a house or a power line
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) domain: Option<String>,
+    /// Print one JSON line on stdout when all listeners are bound
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// TOML file with one key per flag; flags win
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to log, such as warn, info or shoal_node=debug [default: warn]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Restore the identity from its 24 words, in a file or - for standard input
+    #[arg(long, value_name = "FILE")]
+    restore_phrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct IdArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Print the 24 words that bring this identity back; only to a terminal
+    #[arg(long)]
+    phrase: bool,
+}
+
+/// Runs `shoald` with these arguments, the program's name first.
+#[must_use]
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match cli.command {
+        Command::Run(args) => run(&args),
+        Command::Init(args) => init(&args),
+        Command::Id(args) => id(&args),
+        Command::Address(args) => address(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "{problem}");
+            problem.exit()
+        }
+    }
+}
+
+fn data_dir(args: &DataArgs) -> Result<PathBuf, Problem> {
+    args.data_dir.clone().map_or_else(|| config::default_data_dir(|name| std::env::var_os(name)), Ok)
+}
+
+fn run(args: &RunArgs) -> Result<(), Problem> {
+    let (config, output) = config::load(args, |name| std::env::var_os(name))?;
+    logs(&output)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Problem::new(Failure::Other, format!("cannot start: {error}"), "the system is out of threads", "free some, and repeat")
+    })?;
+    let result = runtime.block_on(async {
+        // Before anything else, so that a signal during the start is not lost.
+        let mut stop = stop_signals()?;
+        let node = Node::start(config).await.map_err(start_problem)?;
+        ready(&node, &output)?;
+        let _ = stop.recv().await;
+        node.shutdown().await;
+        Ok(())
+    });
+    // Blocking work that does not end is not worth waiting for: everything acknowledged is on disk.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    result
+}
+
+/// Receives once when SIGTERM or SIGINT arrives.
+fn stop_signals() -> Result<tokio::sync::mpsc::Receiver<()>, Problem> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error: io::Error| {
+        Problem::new(Failure::Other, format!("cannot listen for signals: {error}"), "the system refuses", "repeat elsewhere")
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (out, stop) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = out.send(()).await;
+    });
+    Ok(stop)
+}
+
+fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
+    let (id, addresses) = (node.id().to_string(), node.addresses());
+    let mut text = if output.json {
+        serde_json::json!({ "ready": true, "peer_id": id, "addresses": addresses }).to_string()
+    } else {
+        let mut lines = vec![format!("shoald {} is ready, offering {}", env!("CARGO_PKG_VERSION"), node.quota())];
+        lines.push(format!("  id       {id}"));
+        lines.extend(addresses.iter().map(|address| format!("  address  {address}")));
+        lines.join("\n")
+    };
+    text.push('\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        Problem::new(Failure::Other, format!("cannot say that the node is ready: {error}"), "stdout is closed", "leave stdout open")
+    })
+}
+
+fn start_problem(error: StartError) -> Problem {
+    let what = with_causes(&error);
+    match error {
+        StartError::Store(crate::chunks::OpenError::Locked(_)) => {
+            Problem::new(Failure::Denied, what, "another shoald runs on this directory", "stop it, or pass another --data-dir")
+        }
+        StartError::Store(_) | StartError::Directory { .. } => {
+            Problem::new(Failure::Denied, what, "permissions, a full disk or a damaged directory", "check --data-dir and its owner")
+        }
+        StartError::Identity(IdentityError::Exposed(path)) => {
+            let next = format!("chmod 600 {}", path.display());
+            Problem::new(Failure::Denied, what, "its permissions were widened", &next)
+        }
+        StartError::Identity(_) => Problem::new(Failure::Denied, what, "the file was edited or is not yours", "restore it from its phrase"),
+        StartError::Swarm(_) => {
+            Problem::new(Failure::Network, what, "the port is taken, or the address is not one of this machine", "pass another --listen")
+        }
+        StartError::Random(_) => Problem::new(Failure::Other, what, "the kernel is too old or locked down", "repeat elsewhere"),
+    }
+}
+
+fn logs(output: &Output) -> Result<(), Problem> {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| output.log_level.clone());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| {
+        Problem::new(Failure::Usage, format!("{filter:?} is no log filter: {error}"), "it is mistyped", "write it like --log-level info")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Only a second start in one process finds logs set already: then they stay as they are.
+    let _ = if output.log_json { builder.json().try_init() } else { builder.with_ansi(io::stderr().is_terminal()).try_init() };
+    Ok(())
+}
+
+fn identity_problem(error: IdentityError) -> Problem {
+    let what = error.to_string();
+    match error {
+        IdentityError::Exists(_) => {
+            Problem::new(Failure::Denied, what, "this node was set up before", "pass another --data-dir, or leave it as it is")
+        }
+        IdentityError::Phrase(_) => Problem::new(Failure::Usage, what, "a word is mistyped or missing", "compare with what was written down"),
+        other => start_problem(StartError::Identity(other)),
+    }
+}
+
+fn init(args: &InitArgs) -> Result<(), Problem> {
+    let data = data_dir(&args.data)?;
+    private_directory(&data).map_err(|error| {
+        let what = format!("cannot make {}: {error}", data.display());
+        Problem::new(Failure::Denied, what, "the place is not writable", "pass another --data-dir")
+    })?;
+    let key = match &args.restore_phrase_file {
+        Some(file) => identity::restore(&data, &read_phrase(file)?),
+        None => identity::load_or_make(&data),
+    };
+    let key = key.map_err(identity_problem)?;
+    let mut lines = vec![format!("id       {}", identity::node_id(&key)), format!("data     {}", data.display())];
+    if let Some(network) = &args.data.network {
+        let public = genesis::load_or_make(&data, network).map_err(|error| {
+            Problem::new(Failure::Usage, error, "the directory began another network", "pass another --data-dir")
+        })?;
+        let public = data_encoding::HEXLOWER.encode(&public);
+        lines.push(format!("network  {network}"));
+        lines.push(format!("genesis  {public}"));
+        lines.push(format!("others join with: shoald run --network {network} --genesis {public}"));
+    }
+    print_lines(&lines)
+}
+
+fn read_phrase(file: &std::path::Path) -> Result<Zeroizing<String>, Problem> {
+    let unreadable = |what: String| Problem::new(Failure::NotFound, what, "the path is mistyped", "check --restore-phrase-file");
+    let bytes = if file.as_os_str() == "-" {
+        let mut bytes = Zeroizing::new(Vec::new());
+        io::stdin().lock().take(PHRASE_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
+        bytes
+    } else {
+        let read = read_bounded(file, PHRASE_MAX).map_err(|error| unreadable(format!("cannot read {}: {error}", file.display())))?;
+        read.ok_or_else(|| unreadable(format!("there is no file {}", file.display())))?
+    };
+    let text = String::from_utf8(bytes.to_vec()).map_err(|_| unreadable("the phrase is not text".into()))?;
+    Ok(Zeroizing::new(text.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
+fn id(args: &IdArgs) -> Result<(), Problem> {
+    let data = data_dir(&args.data)?;
+    let key = identity::load(&data).map_err(identity_problem)?.ok_or_else(|| no_node(&data))?;
+    if !args.phrase {
+        return print_lines(&[identity::node_id(&key).to_string()]);
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Problem::new(
+            Failure::Usage,
+            "the phrase is shown on a terminal only",
+            "the output goes to a file or a pipe, where it would stay",
+            "run it by hand and write the words down",
+        ));
+    }
+    let words = identity::phrase(&key).map_err(identity_problem)?;
+    print_lines(&[words.to_string()])
+}
+
+fn address(args: &DataArgs) -> Result<(), Problem> {
+    let data = data_dir(args)?;
+    let lines = Node::last_addresses(&data).filter(|lines| !lines.is_empty()).ok_or_else(|| no_node(&data))?;
+    print_lines(&lines)
+}
+
+fn no_node(data: &std::path::Path) -> Problem {
+    let what = format!("{} holds no node", data.display());
+    Problem::new(Failure::NotFound, what, "it was never run, or lies elsewhere", "run `shoald run`, or pass --data-dir")
+}
+
+fn print_lines(lines: &[String]) -> Result<(), Problem> {
+    let mut stdout = io::stdout().lock();
+    for line in lines {
+        if writeln!(stdout, "{line}").is_err() {
+            // A closed pipe: whoever read it has had enough.
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! `shoald`: the shell of a node. It reads files, clocks and sockets and carries what the engine decides; it decides
+//! nothing about peers, leases or records itself, and names no libp2p.
+//!
+//! Flow of a request: swarm -> [`service::control`] -> engine -> [`chunks`] -> response.
+//! Flow of a shard: swarm -> [`service::lane`] -> engine -> [`chunks`] -> signed receipt.
+
+pub mod chunks;
+mod cli;
+mod clock;
+mod config;
+mod files;
+mod genesis;
+mod identity;
+mod node;
+mod peers;
+mod problem;
+mod service;
+mod size;
+
+pub use cli::main_from;
+pub use config::Config;
+pub use node::{Node, StartError};

@@ -1,0 +1,151 @@
+//! Carries out what the directory wants: dials, greetings, questions. One task owns this; it is started with the node
+//! and ends when the swarm's events end. It decides nothing: whom to dial and when is the engine's.
+//!
+//! At most [`UNDER_WAY_MAX`] dials and questions run at a time; what is lost when the task ends is asked again by the
+//! next run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use shoal_engine::directory::DialOutcome;
+use shoal_protocol::control::{Request, Response};
+use shoal_protocol::link::LinkEffect;
+use shoal_protocol::NodeId;
+use shoal_swarm::{DialError, SwarmEvent, SwarmHandle};
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::service::{Context, control};
+
+/// How often the directory is told the time.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a peer may take to be connected or to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Dials and questions at a time.
+const UNDER_WAY_MAX: usize = 128;
+/// How often the node's own record is signed anew.
+const RENEW: Duration = Duration::from_secs(300);
+
+/// What a dial or question came to.
+enum Done {
+    Dialled { node: Option<NodeId>, addresses: Vec<String>, outcome: DialOutcome },
+    Greeted { node: NodeId, response: Option<Response> },
+    Answered { node: NodeId, response: Option<Response> },
+}
+
+/// The task's state.
+pub(crate) struct Peers {
+    context: Arc<Context>,
+    swarm: SwarmHandle,
+}
+
+impl Peers {
+    pub(crate) fn new(context: Arc<Context>, swarm: SwarmHandle) -> Self {
+        let record = context.own_record();
+        context.engine().directory.set_own(record);
+        Self { context, swarm }
+    }
+
+    pub(crate) async fn run(self, mut events: mpsc::Receiver<SwarmEvent>) {
+        let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+        let mut tick = tokio::time::interval(TICK);
+        let mut renew = tokio::time::interval(RENEW);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.heard(event),
+                    None => return,
+                },
+                Some(done) = under_way.next(), if !under_way.is_empty() => self.done(done),
+                _ = tick.tick() => self.context.engine().directory.handle_timeout(clock::now()),
+                _ = renew.tick() => {
+                    let record = self.context.renew_own_record();
+                    self.context.engine().directory.set_own(record);
+                }
+            }
+            while under_way.len() < UNDER_WAY_MAX {
+                let effect = self.context.engine().directory.poll();
+                let Some(effect) = effect else { break };
+                under_way.push(self.carry_out(effect));
+            }
+        }
+    }
+
+    fn heard(&self, event: SwarmEvent) {
+        let now = clock::now();
+        let mut engine = self.context.engine();
+        match event {
+            SwarmEvent::Connected { peer, .. } => engine.directory.connected(peer, now),
+            SwarmEvent::Disconnected { peer } => engine.directory.disconnected(peer, now),
+            SwarmEvent::Lagged { lost } => {
+                tracing::warn!(lost, "events of the swarm were lost; connections are counted anew");
+                for peer in self.swarm.connected() {
+                    engine.directory.connected(peer, now);
+                }
+            }
+            SwarmEvent::Listening { .. } | SwarmEvent::ObservedAddress { .. } | SwarmEvent::Identified { .. } => {}
+        }
+    }
+
+    fn carry_out(&self, effect: LinkEffect) -> BoxFuture<'static, Done> {
+        let swarm = self.swarm.clone();
+        match effect {
+            LinkEffect::Dial { node, addresses } => Box::pin(async move {
+                let outcome = match swarm.dial(node, addresses.clone(), ANSWER).await {
+                    Ok(reached) => DialOutcome::Reached(reached),
+                    Err(DialError::Ourselves) => DialOutcome::Ourselves,
+                    Err(error) => {
+                        tracing::debug!(%error, "dial failed");
+                        DialOutcome::Failed
+                    }
+                };
+                Done::Dialled { node, addresses, outcome }
+            }),
+            LinkEffect::Greet { node } => {
+                let hello = Request::Hello(control::own_hello(&self.context));
+                Box::pin(async move { Done::Greeted { node, response: ask(&swarm, node, hello).await } })
+            }
+            LinkEffect::Ask { node, request } => {
+                Box::pin(async move { Done::Answered { node, response: ask(&swarm, node, request).await } })
+            }
+        }
+    }
+
+    fn done(&self, done: Done) {
+        let now = clock::now();
+        let mut engine = self.context.engine();
+        let learnt = match done {
+            Done::Dialled { node, addresses, outcome } => {
+                engine.directory.dial_ended(node, &addresses, outcome, now);
+                Ok(())
+            }
+            Done::Greeted { node, response: Some(Response::Hello(hello)) } => {
+                engine.directory.heard_hello(node, hello, now)
+            }
+            Done::Answered { node, response: Some(Response::Peers { records, more }) } => {
+                engine.directory.heard_peers(node, records, more, now)
+            }
+            Done::Greeted { .. } => Ok(()),
+            Done::Answered { node, .. } => {
+                engine.directory.ask_failed(node, now);
+                Ok(())
+            }
+        };
+        if let Err(error) = learnt {
+            tracing::info!(%error, "a peer record was not believed");
+        }
+    }
+}
+
+async fn ask(swarm: &SwarmHandle, node: NodeId, request: Request) -> Option<Response> {
+    let label = request.label();
+    match swarm.request(node, request.to_bytes().into(), ANSWER).await {
+        Ok(body) => Response::from_bytes(&body).ok(),
+        Err(error) => {
+            tracing::debug!(peer = %node, request = label, %error, "no answer");
+            None
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What all services of one node share: the store, the key, the engine's tables behind one short lock, and the pools
+//! that bound memory and threads.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ed25519_dalek::SigningKey;
+use shoal_engine::admission::{Admission, Denial, Operation};
+use shoal_engine::directory::Directory;
+use shoal_engine::reservations::Reservations;
+use shoal_protocol::peer_record::PeerRecord;
+use shoal_protocol::signed::Statement;
+use shoal_protocol::{
+    BootEpoch, ByteCount, GroupId, NetworkId, NodeId, Refusal, ReservationId, Signed, UnixMillis,
+};
+use tokio::sync::Semaphore;
+
+use crate::chunks::{SpaceReservation, Store};
+use crate::clock;
+
+/// Shards received at a time: 32 buffers of at most 4 MiB.
+const BUFFERS: usize = 32;
+/// Shards and records read at a time.
+const READERS: usize = 32;
+/// Keys over which record writes are spread: two writes of one record never run at a time.
+const RECORD_LOCKS: usize = 64;
+
+/// A promised place, taken up by a STORE.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Room in the store.
+    pub(super) space: SpaceReservation,
+    /// Most bytes.
+    pub(super) length: u32,
+    /// For which group.
+    pub(super) group: GroupId,
+    /// Until when the group wants it.
+    pub(super) expires: UnixMillis,
+}
+
+/// The engine's tables.
+pub(crate) struct Engine {
+    pub(crate) admission: Admission,
+    pub(crate) reservations: Reservations<PlaceHeld>,
+    pub(crate) directory: Directory,
+}
+
+/// What a reservation keeps.
+#[derive(Debug)]
+pub(crate) struct PlaceHeld(Place);
+
+/// Shared by all services.
+pub(crate) struct Context {
+    store: Store,
+    network: NetworkId,
+    key: SigningKey,
+    node: NodeId,
+    boot_epoch: BootEpoch,
+    domain: Option<String>,
+    engine: Mutex<Engine>,
+    own_record: Mutex<Signed>,
+    addresses: Mutex<Vec<String>>,
+    buffers: Semaphore,
+    readers: Arc<Semaphore>,
+    record_locks: Vec<tokio::sync::Mutex<()>>,
+}
+
+/// What a context is made of.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) network: NetworkId,
+    pub(crate) key: SigningKey,
+    pub(crate) boot_epoch: BootEpoch,
+    pub(crate) domain: Option<String>,
+    pub(crate) engine: Engine,
+    /// Where the node listens, without its id.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Context {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { store, network, key, boot_epoch, domain, engine, addresses } = parts;
+        let record = own_record(&store, boot_epoch, domain.clone(), addresses.clone());
+        let own_record = Signed::seal(&record, &key, &network);
+        Self {
+            store,
+            network,
+            node: NodeId::from_bytes(key.verifying_key().to_bytes()),
+            key,
+            boot_epoch,
+            domain,
+            engine: Mutex::new(engine),
+            own_record: Mutex::new(own_record),
+            addresses: Mutex::new(addresses),
+            buffers: Semaphore::new(BUFFERS),
+            readers: Arc::new(Semaphore::new(READERS)),
+            record_locks: (0..RECORD_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+        }
+    }
+
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) const fn network(&self) -> &NetworkId {
+        &self.network
+    }
+
+    pub(crate) const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(crate) const fn boot_epoch(&self) -> BootEpoch {
+        self.boot_epoch
+    }
+
+    pub(crate) fn domain(&self) -> Option<String> {
+        self.domain.clone()
+    }
+
+    pub(super) const fn buffers(&self) -> &Semaphore {
+        &self.buffers
+    }
+
+    pub(super) fn readers(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.readers)
+    }
+
+    /// The lock under which records of this key are written.
+    pub(super) fn record_lock(&self, key: &[u8; 32]) -> Option<&tokio::sync::Mutex<()>> {
+        self.record_locks.get(usize::from(key[0]) % RECORD_LOCKS)
+    }
+
+    /// The engine, for as long as a decision takes; nothing waits while holding it.
+    pub(crate) fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sign<T: Statement>(&self, statement: &T) -> Signed {
+        Signed::seal(statement, &self.key, &self.network)
+    }
+
+    /// Bytes this node can still take.
+    pub(crate) fn free(&self) -> ByteCount {
+        ByteCount(self.store.usage().free)
+    }
+
+    /// The node's own signed record.
+    pub(crate) fn own_record(&self) -> Signed {
+        self.own_record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Signs the own record anew, with what is true now.
+    pub(crate) fn renew_own_record(&self) -> Signed {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let signed = self.sign(&own_record(&self.store, self.boot_epoch, self.domain.clone(), addresses));
+        *self.own_record.lock().unwrap_or_else(PoisonError::into_inner) = signed.clone();
+        signed
+    }
+
+    pub(super) fn admit(&self, peer: NodeId, operation: Operation) -> Result<(), Denial> {
+        self.engine().admission.admit(peer, operation, clock::now())
+    }
+
+    pub(super) fn admit_retrieve(&self, peer: NodeId, bytes: u64) -> Result<(), Refusal> {
+        self.admit(peer, Operation::Read { bytes }).map_err(|denial| denial.reason)
+    }
+
+    /// Promises places of these lengths, all or none.
+    pub(super) fn promise(
+        &self,
+        peer: NodeId,
+        lengths: &[u32],
+        group: GroupId,
+        expires: UnixMillis,
+    ) -> Result<Vec<ReservationId>, Refusal> {
+        let uptime_ms = clock::now().uptime_ms;
+        self.engine().reservations.room(&peer, lengths.len(), uptime_ms)?;
+        let spaces: Result<Vec<SpaceReservation>, _> =
+            lengths.iter().map(|length| self.store.reserve(u64::from(*length))).collect();
+        let spaces = spaces.map_err(|error| match error {
+            crate::chunks::ReserveError::ReadOnly | crate::chunks::ReserveError::Io(_) => Refusal::ReadOnly,
+            crate::chunks::ReserveError::Length(_) => Refusal::TooLarge,
+            crate::chunks::ReserveError::Quota { .. } | crate::chunks::ReserveError::Disk { .. } => Refusal::NoSpace,
+        })?;
+        let mut ids = Vec::with_capacity(spaces.len());
+        for (space, length) in spaces.into_iter().zip(lengths) {
+            let id = ReservationId(u64::from_le_bytes(clock::random().map_err(|_| Refusal::Busy)?));
+            let place = PlaceHeld(Place { space, length: *length, group, expires });
+            self.engine().reservations.add(id, peer, place, uptime_ms)?;
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Takes up a promise.
+    pub(super) fn take_place(&self, peer: NodeId, id: ReservationId, epoch: BootEpoch) -> Result<Place, Refusal> {
+        if epoch != self.boot_epoch {
+            return Err(Refusal::WrongEpoch);
+        }
+        let held = self.engine().reservations.take(id, &peer, clock::now().uptime_ms)?;
+        Ok(held.0)
+    }
+}
+
+fn own_record(store: &Store, boot_epoch: BootEpoch, domain: Option<String>, addresses: Vec<String>) -> PeerRecord {
+    let free = ByteCount(store.usage().free);
+    PeerRecord { addresses, boot_epoch, free, domain, stores: true, time: clock::wall() }
+}

@@ -1,0 +1,185 @@
+//! Control requests: request -> engine -> store -> response, one function a request. It answers everything, with a
+//! typed refusal where it cannot do what was asked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shoal_engine::admission::{Denial, Operation};
+use shoal_engine::leases::{self, Lease, LeaseDecision};
+use shoal_engine::records::{self, RecordDecision};
+use shoal_protocol::control::{Held, Hello, PROTOCOL_VERSION, PutRecord, Request, Reserve, Reserved, Response};
+use shoal_protocol::limits::{RECORD_MAX, RESERVATION_MS};
+use shoal_protocol::receipt::Receipt;
+use shoal_protocol::{BootEpoch, NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
+use shoal_swarm::InboundRequest;
+
+use super::{Context, receive, send};
+use crate::clock;
+
+/// Answers one request. It runs on a task of its own; the answer of one that nobody waits for any more is let go.
+pub(crate) async fn serve(context: Arc<Context>, inbound: InboundRequest) {
+    let peer = inbound.peer;
+    let response = match Request::from_bytes(&inbound.body) {
+        Err(error) => {
+            tracing::debug!(%peer, %error, "malformed request");
+            Response::refused(Refusal::Malformed)
+        }
+        Ok(request) => {
+            let label = request.label();
+            let response = answer(&context, peer, request).await;
+            if let Response::Refused { reason, .. } = &response {
+                tracing::debug!(%peer, request = label, %reason, "request refused");
+            }
+            response
+        }
+    };
+    if let Err(error) = inbound.reply(response.to_bytes().into()) {
+        tracing::debug!(%peer, %error, "response not sent");
+    }
+}
+
+async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Response {
+    let operation = match &request {
+        Request::Reserve(_) | Request::PutRecord(_) => Operation::Change,
+        _ => Operation::Ask,
+    };
+    if let Err(Denial { reason, retry_after_ms }) = context.admit(peer, operation) {
+        return Response::Refused { reason, retry_after_ms };
+    }
+    let done = match request {
+        Request::Hello(hello) => Ok(greet(context, peer, hello)),
+        Request::Peers { after } => {
+            let (records, more) = context.engine().directory.peers(after, clock::wall());
+            Ok(Response::Peers { records, more })
+        }
+        Request::Locate { nodes } => {
+            let (records, more) = context.engine().directory.locate(&nodes, clock::wall());
+            Ok(Response::Peers { records, more })
+        }
+        Request::Reserve(reserve) => make_room(context, peer, reserve).await,
+        Request::Stat { shards } => stat(context, shards).await,
+        Request::Audit(_) => Err(Refusal::Unsupported),
+        Request::PutRecord(put) => put_record(context, put).await,
+        Request::GetRecord { key, back } => get_record(context, key, back).await,
+    };
+    done.unwrap_or_else(Response::refused)
+}
+
+fn greet(context: &Context, peer: NodeId, hello: Hello) -> Response {
+    if let Err(error) = context.engine().directory.heard_hello(peer, hello, clock::now()) {
+        tracing::info!(%peer, %error, "a peer record was not believed");
+    }
+    Response::Hello(own_hello(context))
+}
+
+/// What this node says of itself.
+pub(crate) fn own_hello(context: &Context) -> Hello {
+    Hello {
+        versions: vec![PROTOCOL_VERSION],
+        boot_epoch: context.boot_epoch(),
+        free: context.free(),
+        domain: context.domain(),
+        time: clock::wall(),
+        record: Some(context.own_record()),
+    }
+}
+
+fn check_epoch(context: &Context, epoch: BootEpoch) -> Result<(), Refusal> {
+    if epoch == context.boot_epoch() { Ok(()) } else { Err(Refusal::WrongEpoch) }
+}
+
+/// The lease a request is made under; a new one is kept durably first.
+async fn lease(context: &Arc<Context>, signed: &Signed) -> Result<Lease, Refusal> {
+    let id = leases::judge(signed, context.network(), clock::wall())?.id;
+    let held = blocking(context, move |context| context.store().group(&id)).await?;
+    let held = held.map_err(|error| send::read_refusal(&error))?;
+    let held = held.and_then(|bytes| Signed::from_bytes(&bytes, RECORD_MAX).ok());
+    match leases::decide(signed, held.as_ref(), context.network(), clock::wall())? {
+        LeaseDecision::Known(lease) => Ok(lease),
+        LeaseDecision::Keep(lease) => {
+            let kept = context.store().put_group(lease.id, signed.to_bytes().into()).await;
+            kept.map_err(|error| receive::put_refusal(&error))?;
+            Ok(lease)
+        }
+    }
+}
+
+async fn make_room(context: &Arc<Context>, peer: NodeId, reserve: Reserve) -> Result<Response, Refusal> {
+    check_epoch(context, reserve.boot_epoch)?;
+    let lease = lease(context, &reserve.group).await?;
+    let ids = context.promise(peer, &reserve.lengths, lease.id, lease.group.expires)?;
+    let valid_ms = u32::try_from(RESERVATION_MS).unwrap_or(u32::MAX);
+    Ok(Response::Reserved(Reserved { ids, valid_ms, group: lease.id }))
+}
+
+async fn stat(context: &Arc<Context>, shards: Vec<ShardId>) -> Result<Response, Refusal> {
+    let held = blocking(context, move |context| {
+        shards.iter().map(|shard| Held { length: context.store().shard_length(shard) }).collect()
+    });
+    Ok(Response::Stat { held: held.await? })
+}
+
+async fn put_record(context: &Arc<Context>, put: PutRecord) -> Result<Response, Refusal> {
+    check_epoch(context, put.boot_epoch)?;
+    let key = records::key_of(&put.record, context.network())?;
+    let lease = lease(context, &put.group).await?;
+    // Until the decision is on disk, nobody else decides about this key.
+    let _alone = match context.record_lock(key.as_bytes()) {
+        Some(lock) => Some(lock.lock().await),
+        None => None,
+    };
+    let held = newest(context, key, 0).await?.map(|(_, record)| record);
+    let bytes = Bytes::from(put.record.to_bytes());
+    let length = u32::try_from(bytes.len()).map_err(|_| Refusal::TooLarge)?;
+    match records::decide(&put.record, held.as_ref(), context.network())? {
+        RecordDecision::Keep { version } => {
+            let kept = context.store().put_record(key, lease.id, version, bytes).await;
+            kept.map_err(|error| receive::put_refusal(&error))?;
+        }
+        RecordDecision::Kept => {}
+        RecordDecision::Conflict => {
+            return held.map(|held| Response::Conflict { held }).ok_or(Refusal::Conflict);
+        }
+    }
+    let receipt = Receipt {
+        shard: ShardId::from_bytes(*key.as_bytes()),
+        length,
+        group: lease.id,
+        expires: lease.group.expires,
+        boot_epoch: context.boot_epoch(),
+        nonce: Nonce::from_bytes([0; 16]),
+        time: clock::wall(),
+    };
+    Ok(Response::RecordKept { receipt: context.sign(&receipt) })
+}
+
+async fn get_record(context: &Arc<Context>, key: RecordKey, back: u8) -> Result<Response, Refusal> {
+    let (_, record) = newest(context, key, back).await?.ok_or(Refusal::NotFound)?;
+    let more = back == 0 && newest(context, key, 1).await?.is_some();
+    Ok(Response::Record { record, more })
+}
+
+/// Version and record kept under a key.
+async fn newest(context: &Arc<Context>, key: RecordKey, back: u8) -> Result<Option<(u64, Signed)>, Refusal> {
+    let held = blocking(context, move |context| context.store().record(&key, back)).await?;
+    let held = held.map_err(|error| send::read_refusal(&error))?;
+    held.map(|(version, bytes)| match Signed::from_bytes(&bytes, RECORD_MAX) {
+        Ok(record) => Ok((version, record)),
+        Err(_) => Err(Refusal::Damaged),
+    })
+    .transpose()
+}
+
+/// Runs work that reads the disk on a thread for it, a bounded number at a time.
+async fn blocking<R: Send + 'static>(
+    context: &Arc<Context>,
+    work: impl FnOnce(&Context) -> R + Send + 'static,
+) -> Result<R, Refusal> {
+    let permit = context.readers().acquire_owned().await.map_err(|_| Refusal::Stopping)?;
+    let context = Arc::clone(context);
+    let done = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work(&context)
+    });
+    done.await.map_err(|_| Refusal::Stopping)
+}

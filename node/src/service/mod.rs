@@ -1,0 +1,11 @@
+//! What a node does for its peers: control requests, and shards on lanes. Every decision is the engine's; here it is
+//! carried to the store and back.
+
+pub(crate) mod context;
+pub(crate) mod control;
+pub(crate) mod lane;
+mod receive;
+mod send;
+mod stream;
+
+pub(crate) use context::Context;

@@ -1,0 +1,140 @@
+//! STORE: reservation -> bytes -> durable -> signed receipt. A refusal is answered at once and what still comes is
+//! discarded, so that the lane stays in step. Bytes are buffered in a bounded pool; nothing is promised before the sync.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use shoal_protocol::lane::{DataWord, StoreReply, StoreTrailer, encode_message};
+use shoal_protocol::limits::LANE_FRAME_MAX;
+use shoal_protocol::receipt::{Receipt, RefusalStatement};
+use shoal_protocol::{BootEpoch, NodeId, Nonce, Refusal, ReservationId, ShardId, Signed};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Context;
+use super::context::Place;
+use super::stream::{LaneEnd, LaneIo};
+use crate::chunks::PutError;
+use crate::clock;
+
+/// How long a STORE waits for a buffer before it is told BUSY.
+const BUFFER_WAIT: Duration = Duration::from_secs(5);
+/// When a busy node may be asked again, milliseconds.
+const RETRY_MS: u32 = 500;
+
+/// What the header asked for.
+pub(super) struct Wanted {
+    pub(super) reservation: ReservationId,
+    pub(super) boot_epoch: BootEpoch,
+    pub(super) nonce: Nonce,
+}
+
+/// Serves one STORE.
+///
+/// # Errors
+/// [`LaneEnd`] when the lane cannot go on.
+pub(super) async fn store<S: AsyncRead + AsyncWrite + Unpin>(
+    context: &Context,
+    peer: NodeId,
+    io: &mut LaneIo<S>,
+    wanted: Wanted,
+) -> Result<(), LaneEnd> {
+    let nonce = wanted.nonce;
+    let place = match context.take_place(peer, wanted.reservation, wanted.boot_epoch) {
+        Ok(place) => place,
+        Err(reason) => return refuse_early(context, io, nonce, reason).await,
+    };
+    let Ok(Ok(_permit)) = tokio::time::timeout(BUFFER_WAIT, context.buffers().acquire()).await else {
+        return refuse_early(context, io, nonce, Refusal::Busy).await;
+    };
+    let most = place.length as usize;
+    let mut buffer = BytesMut::with_capacity(most);
+    let trailer = loop {
+        match io.data_word().await? {
+            DataWord::Data(length) if buffer.len() + length <= most => {
+                let start = buffer.len();
+                buffer.resize(start + length, 0);
+                io.read(buffer.get_mut(start..).unwrap_or_default()).await?;
+            }
+            DataWord::Data(length) => {
+                discard(io, length).await?;
+                return refuse_early(context, io, nonce, Refusal::Mismatch).await;
+            }
+            DataWord::End => break io.message::<StoreTrailer>().await?,
+            DataWord::Abort => {
+                io.abort_number().await?;
+                return reply(context, io, nonce, Err(Refusal::Cancelled)).await;
+            }
+        }
+    };
+    let payload = buffer.freeze();
+    let result = if payload.len() == trailer.length as usize {
+        keep(context, place, trailer.shard, payload, nonce).await
+    } else {
+        Err(Refusal::Mismatch)
+    };
+    reply(context, io, nonce, result).await
+}
+
+/// Appends, and signs once it is on stable media.
+async fn keep(context: &Context, place: Place, shard: ShardId, payload: Bytes, nonce: Nonce) -> Result<Signed, Refusal> {
+    let Place { space, group, expires, .. } = place;
+    // At most SHARD_MAX.
+    let length = u32::try_from(payload.len()).map_err(|_| Refusal::TooLarge)?;
+    context.store().put_shard(space, shard, group, payload).await.map_err(|error| put_refusal(&error))?;
+    let receipt =
+        Receipt { shard, length, group, expires, boot_epoch: context.boot_epoch(), nonce, time: clock::wall() };
+    Ok(context.sign(&receipt))
+}
+
+/// The word for what the store said.
+pub(super) fn put_refusal(error: &PutError) -> Refusal {
+    match error {
+        PutError::Mismatch | PutError::Length(_) | PutError::Reservation { .. } => Refusal::Mismatch,
+        PutError::Stale { .. } => Refusal::Conflict,
+        PutError::NotFound => Refusal::NotFound,
+        PutError::Space(_) | PutError::DiskFull | PutError::IndexFull => Refusal::NoSpace,
+        PutError::ReadOnly | PutError::Io(_) => Refusal::ReadOnly,
+        PutError::Closed => Refusal::Stopping,
+    }
+}
+
+/// Answers no, then reads up to the end of what the peer still sends.
+async fn refuse_early<S: AsyncRead + AsyncWrite + Unpin>(
+    context: &Context,
+    io: &mut LaneIo<S>,
+    nonce: Nonce,
+    reason: Refusal,
+) -> Result<(), LaneEnd> {
+    reply(context, io, nonce, Err(reason)).await?;
+    loop {
+        match io.data_word().await? {
+            DataWord::Data(length) => discard(io, length).await?,
+            DataWord::End => return io.message::<StoreTrailer>().await.map(drop),
+            DataWord::Abort => return io.abort_number().await.map(drop),
+        }
+    }
+}
+
+async fn discard<S: AsyncRead + AsyncWrite + Unpin>(io: &mut LaneIo<S>, length: usize) -> Result<(), LaneEnd> {
+    let mut sink = vec![0; length.min(LANE_FRAME_MAX)];
+    io.read(&mut sink).await
+}
+
+async fn reply<S: AsyncRead + AsyncWrite + Unpin>(
+    context: &Context,
+    io: &mut LaneIo<S>,
+    nonce: Nonce,
+    result: Result<Signed, Refusal>,
+) -> Result<(), LaneEnd> {
+    let reply = match result {
+        Ok(receipt) => StoreReply::Kept(receipt),
+        Err(reason) => {
+            tracing::debug!(%reason, "store refused");
+            let retry_after_ms = if reason == Refusal::Busy { RETRY_MS } else { 0 };
+            let boot_epoch = context.boot_epoch();
+            let statement = RefusalStatement { reason, retry_after_ms, boot_epoch, nonce, time: clock::wall() };
+            StoreReply::Refused(context.sign(&statement))
+        }
+    };
+    io.send(&encode_message(&reply)).await
+}

@@ -1,0 +1,172 @@
+//! Lanes: our streams on a connection, and the behaviour that keeps the table of links.
+//!
+//! An open request goes from a caller through [`Link`]'s queue straight to the connection's handler; a negotiated
+//! stream goes straight to a task or to the caller. Nothing of this passes through the Swarm's queues, so one slow
+//! connection delays no other. This module decides nothing about peers: it closes a connection only when its control
+//! lane ended or broke the protocol.
+
+pub(crate) mod handler;
+pub(crate) mod upgrade;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use shoal_protocol::NodeId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use self::handler::{Condemned, LaneHandler};
+use self::upgrade::LaneProtocols;
+use crate::control::server::InboundRequest;
+use crate::limits::{BUSY_ANSWERS_MAX, INBOUND_LANES_MAX, WORKERS_MAX};
+use crate::links::{CloseReason, Link, LinkFacts, PeerLinks};
+use crate::shard::InboundLane;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) protocols: LaneProtocols,
+    pub(crate) links: Arc<PeerLinks>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) requests: mpsc::Sender<InboundRequest>,
+    pub(crate) lanes: mpsc::Sender<InboundLane>,
+    pub(crate) inbound_lanes: Arc<Semaphore>,
+    pub(crate) busy_answers: Arc<Semaphore>,
+    /// One permit per control task: bounds them, and tells a stop when all have ended.
+    pub(crate) workers: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        protocols: LaneProtocols,
+        requests: mpsc::Sender<InboundRequest>,
+        lanes: mpsc::Sender<InboundLane>,
+    ) -> Self {
+        Self {
+            protocols,
+            links: Arc::default(),
+            stop: CancellationToken::new(),
+            requests,
+            lanes,
+            inbound_lanes: Arc::new(Semaphore::new(INBOUND_LANES_MAX)),
+            busy_answers: Arc::new(Semaphore::new(BUSY_ANSWERS_MAX)),
+            workers: Arc::new(Semaphore::new(WORKERS_MAX)),
+        }
+    }
+
+    fn worker(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.workers).try_acquire_owned().ok()
+    }
+}
+
+/// What the driver hears from the lanes.
+#[derive(Debug)]
+pub(crate) enum LanesEvent {
+    /// A connection is being closed because of its control lane.
+    Closing { peer: PeerId, reason: CloseReason },
+}
+
+/// The behaviour: makes a link per connection, lists it while it is established.
+pub(crate) struct Lanes {
+    shared: Arc<Shared>,
+    /// Links whose connection another behaviour may still deny. Bounded by the pending connections.
+    unconfirmed: BTreeMap<ConnectionId, Arc<Link>>,
+    /// Two per condemned connection: bounded by the established connections.
+    queue: VecDeque<ToSwarm<LanesEvent, std::convert::Infallible>>,
+}
+
+impl Lanes {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, unconfirmed: BTreeMap::new(), queue: VecDeque::new() }
+    }
+
+    fn handler(&mut self, connection: ConnectionId, peer_id: PeerId, address: &Multiaddr, outbound: bool) -> LaneHandler {
+        let Some(peer) = node_of(&peer_id) else { return LaneHandler::Stranger };
+        let facts = LinkFacts { peer, connection, address: without_peer(address), outbound };
+        let (link, ends) = Link::new(facts, self.shared.links.shared_of(&peer));
+        self.unconfirmed.insert(connection, Arc::clone(&link));
+        LaneHandler::node(link, ends, Arc::clone(&self.shared))
+    }
+}
+
+/// The node behind a peer id, if its key is Ed25519.
+pub(crate) fn node_of(peer: &PeerId) -> Option<NodeId> {
+    NodeId::from_peer_id_bytes(&peer.to_bytes())
+}
+
+/// An address without a last `/p2p` part.
+pub(crate) fn without_peer(address: &Multiaddr) -> Multiaddr {
+    let mut address = address.clone();
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}
+
+impl NetworkBehaviour for Lanes {
+    type ConnectionHandler = LaneHandler;
+    type ToSwarm = LanesEvent;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        _local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<LaneHandler, ConnectionDenied> {
+        Ok(self.handler(connection, peer, remote, false))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        _role: Endpoint,
+        _port_use: PortUse,
+    ) -> Result<LaneHandler, ConnectionDenied> {
+        Ok(self.handler(connection, peer, address, true))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(established) => {
+                if let Some(link) = self.unconfirmed.remove(&established.connection_id) {
+                    tracing::debug!(peer = %link.peer, kind = ?link.kind, purpose = ?link.purpose, "link up");
+                    self.shared.links.insert(link);
+                }
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                if let Some(peer) = node_of(&closed.peer_id) {
+                    self.shared.links.remove(&peer, closed.connection_id);
+                }
+            }
+            FromSwarm::DialFailure(failure) => {
+                self.unconfirmed.remove(&failure.connection_id);
+            }
+            FromSwarm::ListenFailure(failure) => {
+                self.unconfirmed.remove(&failure.connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer_id: PeerId, connection: ConnectionId, Condemned(reason): Condemned) {
+        self.queue.push_back(ToSwarm::GenerateEvent(LanesEvent::Closing { peer: peer_id, reason }));
+        let connection = CloseConnection::One(connection);
+        self.queue.push_back(ToSwarm::CloseConnection { peer_id, connection });
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<LanesEvent, THandlerInEvent<Self>>> {
+        // No waker: the queue is filled only while the Swarm polls, and it polls behaviours again afterwards.
+        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}

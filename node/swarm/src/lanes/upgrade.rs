@@ -1,0 +1,114 @@
+//! The names of our two stream protocols and the upgrade that hands over the negotiated stream untouched.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+
+use libp2p::core::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
+use libp2p::{Stream, StreamProtocol};
+use smallvec::{SmallVec, smallvec};
+
+/// Which of our protocols a stream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LaneKind {
+    /// Requests and responses.
+    Control,
+    /// Shard bytes.
+    Shard,
+}
+
+/// A protocol name with its meaning.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneProtocol {
+    pub(crate) kind: LaneKind,
+    pub(crate) name: StreamProtocol,
+}
+
+impl AsRef<str> for LaneProtocol {
+    fn as_ref(&self) -> &str {
+        self.name.as_ref()
+    }
+}
+
+/// Both names of one network: `/shoal/<tag>/ctl/1` and `/shoal/<tag>/shard/1`. Another network never negotiates.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneProtocols {
+    pub(crate) control: LaneProtocol,
+    pub(crate) shard: LaneProtocol,
+}
+
+impl LaneProtocols {
+    /// Names for a tag of 16 lower-case hexadecimal digits; `None` if it is anything else.
+    pub(crate) fn new(tag: &str) -> Option<Self> {
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if tag.len() != 16 || !tag.bytes().all(digit) {
+            return None;
+        }
+        let name = |lane: &str| StreamProtocol::try_from_owned(format!("/shoal/{tag}/{lane}/1")).ok();
+        Some(Self {
+            control: LaneProtocol { kind: LaneKind::Control, name: name("ctl")? },
+            shard: LaneProtocol { kind: LaneKind::Shard, name: name("shard")? },
+        })
+    }
+
+    pub(crate) fn all(&self) -> Offer {
+        Offer(smallvec![self.control.clone(), self.shard.clone()])
+    }
+}
+
+/// The protocols offered for one stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer(SmallVec<[LaneProtocol; 2]>);
+
+impl Offer {
+    /// Nothing: peers that are no nodes are offered no lanes.
+    pub(crate) fn nothing() -> Self {
+        Self(SmallVec::new())
+    }
+
+    pub(crate) fn one(protocol: &LaneProtocol) -> Self {
+        Self(smallvec![protocol.clone()])
+    }
+}
+
+impl UpgradeInfo for Offer {
+    type Info = LaneProtocol;
+    type InfoIter = smallvec::IntoIter<[LaneProtocol; 2]>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.clone().into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Offer {
+    type Output = (LaneKind, Stream);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, info: LaneProtocol) -> Self::Future {
+        ready(Ok((info.kind, stream)))
+    }
+}
+
+impl OutboundUpgrade<Stream> for Offer {
+    type Output = (LaneKind, Stream);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_outbound(self, stream: Stream, info: LaneProtocol) -> Self::Future {
+        ready(Ok((info.kind, stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_the_tag() {
+        let protocols = LaneProtocols::new("0123456789abcdef").unwrap();
+        assert_eq!(protocols.control.as_ref(), "/shoal/0123456789abcdef/ctl/1");
+        assert_eq!(protocols.shard.as_ref(), "/shoal/0123456789abcdef/shard/1");
+        assert!(LaneProtocols::new("0123456789ABCDEF").is_none());
+        assert!(LaneProtocols::new("home").is_none());
+    }
+}

@@ -1,0 +1,108 @@
+//! Every bound of the swarm in one place, with its reason. Nothing here is read from a peer or a file.
+
+use std::time::Duration;
+
+/// Commands waiting for the driver; a full queue answers Busy at once.
+pub const COMMANDS_MAX: usize = 256;
+/// Events waiting for the owner of [`crate::Started::events`]; beyond it they are counted and reported as `Lagged`.
+pub const EVENTS_MAX: usize = 256;
+/// Listeners one swarm may have.
+pub const LISTENERS_MAX: usize = 16;
+/// Bound addresses remembered over all listeners: a wildcard binds one per interface.
+pub const LISTEN_ADDRESSES_MAX: usize = 64;
+/// Longest wait for one listener to be bound.
+pub const BIND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Inbound connections in handshake.
+pub const PENDING_INBOUND_MAX: u32 = 64;
+/// Outbound connections in handshake; also the most dials the driver tracks.
+pub const PENDING_OUTBOUND_MAX: u32 = 64;
+/// Connections to one peer. Hole punching needs more than one.
+pub const CONNECTIONS_PER_PEER_MAX: u32 = 6;
+/// Established inbound connections.
+pub const INBOUND_CONNECTIONS_MAX: u32 = 256;
+/// Established outbound connections.
+pub const OUTBOUND_CONNECTIONS_MAX: u32 = 128;
+/// Share of the machine's memory above which new connections are refused.
+pub const MEMORY_SHARE_MAX: f64 = 0.75;
+/// Streams of one yamux or QUIC connection: 8 + 4 lanes each way, control, identify, ping and room for refusals.
+pub const STREAMS_MAX: usize = 64;
+/// A QUIC connection without packets is given up after this long, milliseconds; keep-alives go every 5 s.
+pub const QUIC_IDLE_MS: u32 = 30_000;
+/// Receive window of one QUIC stream, bytes: 1 Gb/s at 128 ms.
+pub const QUIC_STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+/// Receive window of one QUIC connection, bytes.
+pub const QUIC_CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Inbound streams of one connection that are still negotiating.
+pub const NEGOTIATING_MAX: usize = 64;
+/// A connection without streams is closed after this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// One address that does not answer is given up after this long.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Negotiating one stream may take this long.
+pub const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Addresses one dial may name.
+pub const DIAL_ADDRESSES_MAX: usize = 8;
+/// Callers that may wait for one dial.
+pub const DIAL_WAITERS_MAX: usize = 16;
+/// Longest text of one multiaddr, bytes.
+pub const ADDRESS_TEXT_MAX: usize = shoal_protocol::limits::ADDRESS_MAX;
+
+/// Peers the ban list remembers; the least recently struck is forgotten first.
+pub const BANS_MAX: usize = 10_000;
+/// First ban after a protocol violation; each further one doubles it.
+pub const BAN_FIRST: Duration = Duration::from_secs(5);
+/// Longest ban the back-off reaches.
+pub const BAN_LONGEST: Duration = Duration::from_secs(30 * 60);
+/// Longest ban a caller may ask for: keeps clock arithmetic far from overflow.
+pub const BAN_ASKED_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Inbound shard lanes of one peer, over all its connections.
+pub const INBOUND_LANES_PER_PEER_MAX: usize = 8;
+/// Inbound shard lanes of all peers. Also the capacity of [`crate::Inbound::lanes`], so a permit always has a place.
+pub const INBOUND_LANES_MAX: usize = 256;
+/// BUSY answers being written; beyond it a refused lane is reset without words and counted.
+pub const BUSY_ANSWERS_MAX: usize = 64;
+/// Longest time to write one BUSY answer.
+pub const BUSY_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Outbound shard lanes to one peer, pooled and reused.
+pub const OUTBOUND_LANES_PER_PEER_MAX: usize = 4;
+/// Callers that may wait for a lane to one peer.
+pub const LANE_WAITERS_MAX: usize = 64;
+/// A pooled lane nobody used for this long is closed. Acceptors should wait at least twice as long.
+pub const IDLE_LANE_MAX: Duration = Duration::from_secs(30);
+/// Open requests waiting in one connection's handler.
+pub const OPENS_MAX: usize = 32;
+
+/// Largest control frame, bytes, without its 4-byte length.
+pub const CONTROL_FRAME_MAX: usize = shoal_protocol::limits::CONTROL_FRAME_MAX;
+/// Requests in flight on one control lane.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+/// Commands to one control lane: every request in flight may ask twice, once to send and once to cancel.
+pub const CONTROL_COMMANDS_MAX: usize = 2 * REQUESTS_IN_FLIGHT_MAX;
+/// Pongs waiting to be written; a peer that pings faster is read more slowly.
+pub const PONGS_MAX: usize = 4;
+/// Requests of all peers waiting for the owner of [`crate::Inbound::requests`]; a full queue stops reading.
+pub const INBOUND_REQUESTS_MAX: usize = 256;
+/// Longest deadline a remote may ask for; longer ones are cut to it.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
+/// Control pings are this far apart.
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Pings without any frame in return after which the connection is closed.
+pub const PINGS_MISSED_MAX: u32 = 3;
+/// Bytes a control reader asks for at a time: memory grows with bytes received, not with lengths claimed.
+pub const CONTROL_READ_STEP: usize = 8 * 1024;
+
+/// Longest time a stop may take to say goodbye and to end its tasks.
+pub const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Control lane tasks: one each way per connection.
+pub const WORKERS_MAX: usize =
+    2 * (INBOUND_CONNECTIONS_MAX as usize + OUTBOUND_CONNECTIONS_MAX as usize) + 2 * CONNECTIONS_PER_PEER_MAX as usize;
+/// Longest agent or protocol text kept from an identify message, characters.
+pub const IDENTIFY_TEXT_MAX: usize = 128;
+/// Most protocol names kept from an identify message.
+pub const IDENTIFY_PROTOCOLS_MAX: usize = 64;
+
+const _: () = assert!(STREAMS_MAX > INBOUND_LANES_PER_PEER_MAX + OUTBOUND_LANES_PER_PEER_MAX + 8);
+const _: () = assert!(CONTROL_COMMANDS_MAX >= 2 * REQUESTS_IN_FLIGHT_MAX);

@@ -1,0 +1,354 @@
+//! The table of live connections: peer -> links, read by every caller without touching the driver.
+//! It chooses a link (direct before relayed) and holds each peer's permits; it never opens or closes anything itself.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, Stream};
+use shoal_protocol::NodeId;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::control::client::{ClientCommand, ControlHandle};
+use crate::error::LaneError;
+use crate::limits::{CONTROL_COMMANDS_MAX, INBOUND_LANES_PER_PEER_MAX, OPENS_MAX};
+use crate::pool::LanePool;
+
+/// How packets of a link travel. Ordered: the better one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// Straight to the peer.
+    Direct,
+    /// Through another peer.
+    Relayed,
+}
+
+/// What a connection is for. A connection states one purpose; only bulk exists so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Control requests and shards.
+    Bulk,
+}
+
+/// Whether the remote speaks our protocols on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Support {
+    /// Identify has not answered yet.
+    Unknown,
+    /// It named our protocols.
+    Yes,
+    /// It did not, or refused them.
+    No,
+}
+
+/// Why a link is to be closed by us. One word for log and metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer broke the control protocol; it is banned for a while.
+    Violation,
+    /// Three control pings without any answer.
+    Silent,
+    /// The peer said that it stops.
+    Goodbye,
+    /// The control lane ended although the connection lives.
+    ControlLost,
+}
+
+impl CloseReason {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Violation => "violation",
+            Self::Silent => "silent",
+            Self::Goodbye => "goodbye",
+            Self::ControlLost => "control_lost",
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Violation => 1,
+            Self::Silent => 2,
+            Self::Goodbye => 3,
+            Self::ControlLost => 4,
+        }
+    }
+
+    const fn of_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Violation),
+            2 => Some(Self::Silent),
+            3 => Some(Self::Goodbye),
+            4 => Some(Self::ControlLost),
+            _ => None,
+        }
+    }
+}
+
+/// A request to a connection's handler: open one shard lane.
+#[derive(Debug)]
+pub(crate) struct OpenLane {
+    /// Where the stream goes.
+    pub(crate) reply: oneshot::Sender<Result<Stream, LaneError>>,
+}
+
+/// What all connections of one peer share.
+#[derive(Debug)]
+pub(crate) struct PeerShared {
+    /// One permit per inbound shard lane.
+    pub(crate) inbound_lanes: Arc<Semaphore>,
+    /// Outbound shard lanes.
+    pub(crate) pool: Arc<LanePool>,
+}
+
+impl PeerShared {
+    fn new() -> Self {
+        Self { inbound_lanes: Arc::new(Semaphore::new(INBOUND_LANES_PER_PEER_MAX)), pool: Arc::default() }
+    }
+}
+
+/// One established connection, as callers and its handler see it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: NodeId,
+    pub(crate) connection: ConnectionId,
+    pub(crate) kind: LinkKind,
+    pub(crate) purpose: Purpose,
+    /// The remote's address without `/p2p`.
+    pub(crate) address: Multiaddr,
+    pub(crate) outbound: bool,
+    pub(crate) shared: Arc<PeerShared>,
+    pub(crate) control: ControlHandle,
+    opens: mpsc::Sender<OpenLane>,
+    waker: AtomicWaker,
+    control_wanted: AtomicBool,
+    support: AtomicU8,
+    condemned: AtomicU8,
+    rtt_us: AtomicU64,
+}
+
+/// The handler's ends of a link's channels.
+#[derive(Debug)]
+pub(crate) struct LinkEnds {
+    pub(crate) opens: mpsc::Receiver<OpenLane>,
+    pub(crate) control: mpsc::Receiver<ClientCommand>,
+}
+
+/// What is known of a connection when its link is made.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkFacts {
+    pub(crate) peer: NodeId,
+    pub(crate) connection: ConnectionId,
+    pub(crate) address: Multiaddr,
+    pub(crate) outbound: bool,
+}
+
+impl Link {
+    pub(crate) fn new(facts: LinkFacts, shared: Arc<PeerShared>) -> (Arc<Self>, LinkEnds) {
+        let (opens, opens_end) = mpsc::channel(OPENS_MAX);
+        let (commands, control_end) = mpsc::channel(CONTROL_COMMANDS_MAX);
+        let relayed = facts.address.iter().any(|part| part == libp2p::multiaddr::Protocol::P2pCircuit);
+        let link = Self {
+            peer: facts.peer,
+            connection: facts.connection,
+            purpose: Purpose::Bulk,
+            kind: if relayed { LinkKind::Relayed } else { LinkKind::Direct },
+            address: facts.address,
+            outbound: facts.outbound,
+            shared,
+            control: ControlHandle::new(commands),
+            opens,
+            waker: AtomicWaker::new(),
+            control_wanted: AtomicBool::new(false),
+            support: AtomicU8::new(0),
+            condemned: AtomicU8::new(0),
+            rtt_us: AtomicU64::new(u64::MAX),
+        };
+        (Arc::new(link), LinkEnds { opens: opens_end, control: control_end })
+    }
+
+    /// Asks the handler for a shard lane. Full queue: Busy.
+    pub(crate) fn open(&self, request: OpenLane) -> Result<(), LaneError> {
+        self.opens.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LaneError::Busy,
+            mpsc::error::TrySendError::Closed(_) => LaneError::Closed,
+        })
+    }
+
+    /// Whether the connection still exists.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.opens.is_closed() && self.condemned().is_none()
+    }
+
+    pub(crate) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Asks the handler to open the control lane if it is not open.
+    pub(crate) fn want_control(&self) {
+        if !self.control_wanted.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    pub(crate) fn control_wanted(&self) -> bool {
+        self.control_wanted.load(Ordering::Acquire)
+    }
+
+    /// Asks for the connection to be closed. The first reason stays.
+    pub(crate) fn condemn(&self, reason: CloseReason) {
+        let first = self.condemned.compare_exchange(0, reason.code(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if first {
+            self.waker.wake();
+        }
+    }
+
+    pub(crate) fn condemned(&self) -> Option<CloseReason> {
+        CloseReason::of_code(self.condemned.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn support(&self) -> Support {
+        match self.support.load(Ordering::Acquire) {
+            1 => Support::Yes,
+            2 => Support::No,
+            _ => Support::Unknown,
+        }
+    }
+
+    pub(crate) fn set_support(&self, support: Support) {
+        let code = match support {
+            Support::Unknown => 0,
+            Support::Yes => 1,
+            Support::No => 2,
+        };
+        self.support.store(code, Ordering::Release);
+    }
+
+    pub(crate) fn set_rtt(&self, rtt: Duration) {
+        let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX - 1);
+        self.rtt_us.store(micros, Ordering::Release);
+    }
+
+    /// A stock ping's figure, until the control lane has its own.
+    pub(crate) fn set_rtt_if_unknown(&self, rtt: Duration) {
+        if self.rtt().is_none() {
+            self.set_rtt(rtt);
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        match self.rtt_us.load(Ordering::Acquire) {
+            u64::MAX => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PeerSlot {
+    shared: Arc<PeerShared>,
+    /// At most [`crate::limits::CONNECTIONS_PER_PEER_MAX`], in order of arrival.
+    links: Vec<Arc<Link>>,
+}
+
+/// The table. Its size is bounded by the connection limits.
+#[derive(Debug, Default)]
+pub(crate) struct PeerLinks {
+    peers: RwLock<BTreeMap<NodeId, PeerSlot>>,
+    /// Counters that the owner may read.
+    pub(crate) counters: Counters,
+    listening: Mutex<Vec<String>>,
+}
+
+/// What was refused or lost, since start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Inbound lanes answered BUSY.
+    pub(crate) lanes_busy: AtomicUsize,
+    /// Inbound lanes reset without an answer, because too many answers were being written.
+    pub(crate) lanes_reset: AtomicUsize,
+    /// Events the owner did not fetch in time.
+    pub(crate) events_lost: AtomicUsize,
+    /// Connections closed for breaking the control protocol.
+    pub(crate) violations: AtomicUsize,
+}
+
+impl PeerLinks {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<NodeId, PeerSlot>> {
+        self.peers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<NodeId, PeerSlot>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shared part of a peer that is connected, else a fresh one.
+    pub(crate) fn shared_of(&self, peer: &NodeId) -> Arc<PeerShared> {
+        self.read().get(peer).map_or_else(|| Arc::new(PeerShared::new()), |slot| Arc::clone(&slot.shared))
+    }
+
+    pub(crate) fn insert(&self, link: Arc<Link>) {
+        let mut peers = self.write();
+        let slot = peers
+            .entry(link.peer)
+            .or_insert_with(|| PeerSlot { shared: Arc::clone(&link.shared), links: Vec::new() });
+        slot.links.push(link);
+    }
+
+    pub(crate) fn remove(&self, peer: &NodeId, connection: ConnectionId) {
+        let mut peers = self.write();
+        if let Some(slot) = peers.get_mut(peer) {
+            slot.links.retain(|link| link.connection != connection);
+            if slot.links.is_empty() {
+                peers.remove(peer);
+            }
+        }
+    }
+
+    /// The best open link: supported before unknown before unsupported, direct before relayed, then the oldest.
+    pub(crate) fn best(&self, peer: &NodeId) -> Option<Arc<Link>> {
+        let peers = self.read();
+        let open = peers.get(peer)?.links.iter().filter(|link| link.is_open());
+        open.min_by_key(|link| (link.support() == Support::No, link.kind, link.support() == Support::Unknown)).cloned()
+    }
+
+    pub(crate) fn find(&self, peer: &NodeId, connection: ConnectionId) -> Option<Arc<Link>> {
+        self.read().get(peer)?.links.iter().find(|link| link.connection == connection).cloned()
+    }
+
+    /// Whom an outbound connection to this address (without `/p2p`) reached.
+    pub(crate) fn peer_at(&self, address: &Multiaddr) -> Option<NodeId> {
+        let peers = self.read();
+        let mut links = peers.values().flat_map(|slot| &slot.links);
+        links.find(|link| link.outbound && link.is_open() && link.address == *address).map(|link| link.peer)
+    }
+
+    pub(crate) fn is_connected(&self, peer: &NodeId) -> bool {
+        self.read().get(peer).is_some_and(|slot| slot.links.iter().any(|link| link.is_open()))
+    }
+
+    pub(crate) fn connected(&self) -> Vec<NodeId> {
+        let peers = self.read();
+        peers.iter().filter(|(_, slot)| slot.links.iter().any(|link| link.is_open())).map(|(peer, _)| *peer).collect()
+    }
+
+    pub(crate) fn rtt(&self, peer: &NodeId) -> Option<Duration> {
+        self.read().get(peer)?.links.iter().filter(|link| link.is_open()).filter_map(|link| link.rtt()).min()
+    }
+
+    pub(crate) fn kind(&self, peer: &NodeId) -> Option<LinkKind> {
+        self.read().get(peer)?.links.iter().filter(|link| link.is_open()).map(|link| link.kind).min()
+    }
+
+    pub(crate) fn listening(&self) -> Vec<String> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_listening(&self, addresses: Vec<String>) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+}

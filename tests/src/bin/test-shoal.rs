@@ -1,0 +1,5 @@
+//! `shoal` as its own package builds it, where the suites can name it: does nothing but call it.
+
+fn main() -> std::process::ExitCode {
+    shoal_uploader::main_from(std::env::args_os())
+}

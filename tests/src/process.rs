@@ -1,0 +1,150 @@
+//! Real nodes and real clients: `shoald` processes on loopback, `shoal` commands, and a client in this process over
+//! real lanes. Everything started here is ended here, by its own id.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ed25519_dalek::SigningKey;
+use serde_json::Value;
+use shoal_client::client::Client;
+use shoal_client::net::LaneTransport;
+use shoal_protocol::{NetworkId, NodeId};
+use shoal_swarm::SwarmConfig;
+use zeroize::Zeroizing;
+
+use crate::sample::{clock, environment};
+
+/// The network of all processes started here.
+pub const NETWORK: &str = "test";
+
+/// A running `shoald`.
+#[derive(Debug)]
+pub struct Shoald {
+    child: Child,
+    /// Its data folder.
+    pub data: PathBuf,
+    /// Its id.
+    pub id: String,
+    /// Its first address, with the id.
+    pub address: String,
+}
+
+impl Shoald {
+    /// Starts `program run` on a free loopback port and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start or says something else than its ready line.
+    pub fn start(program: &str, data: &Path, more: &[&str]) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args(["run", "--json", "--network", NETWORK, "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"])
+            .arg(data)
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start shoald")?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let ready: Value = serde_json::from_str(&line).with_context(|| format!("ready line {line:?}"))?;
+        ensure!(ready["ready"] == Value::Bool(true), "ready line {line:?}");
+        let field = |value: &Value| value.as_str().map(str::to_owned).context("ready line lacks a field");
+        Ok(Self { child, data: data.to_path_buf(), id: field(&ready["peer_id"])?, address: field(&ready["addresses"][0])? })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM; how long it took to end.
+    ///
+    /// # Errors
+    /// If it is still there after ten seconds or ended with an error.
+    pub fn terminate(&mut self) -> Result<Duration> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let begun = Instant::now();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        while begun.elapsed() < Duration::from_secs(10) {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "shoald ended with {status}");
+                return Ok(begun.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        anyhow::bail!("shoald is still running ten seconds after SIGTERM")
+    }
+}
+
+impl Drop for Shoald {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `shoal` with a home of its own.
+#[derive(Debug, Clone)]
+pub struct Shoal {
+    program: String,
+    /// Its home.
+    pub home: PathBuf,
+}
+
+impl Shoal {
+    /// Uses `home`, which may not exist yet.
+    #[must_use]
+    pub fn new(program: &str, home: &Path) -> Self {
+        Self { program: program.to_owned(), home: home.to_path_buf() }
+    }
+
+    /// Runs one command without any environment but its home and the sample password.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments).stdin(Stdio::null()).output().context("cannot start shoal")
+    }
+
+    /// The command, for callers that pipe into it.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("SHOAL_HOME", &self.home)
+            .env("SHOAL_NETWORK", NETWORK)
+            .env("SHOAL_PASSWORD", std::str::from_utf8(crate::sample::PASSWORD).unwrap_or_default());
+        command
+    }
+}
+
+/// A client in this process over real lanes.
+///
+/// # Errors
+/// If the swarm does not start.
+pub async fn lane_client(seed: u8) -> Result<(Client<LaneTransport>, Arc<LaneTransport>)> {
+    let network = NetworkId::derive(None, NETWORK)?;
+    let identity = SigningKey::from_bytes(&[seed; 32]);
+    let started = shoal_swarm::start(SwarmConfig::new(Zeroizing::new([seed; 32]), network.tag())).await?;
+    let node = NodeId::from_bytes(identity.verifying_key().to_bytes());
+    let transport = Arc::new(LaneTransport::new(started.handle, network, identity, clock));
+    let client = Client::new(Arc::clone(&transport), network, node, environment(u64::from(seed)));
+    Ok((client, transport))
+}

@@ -1,0 +1,315 @@
+//! The command line as data: every command, option and help text. It runs nothing and reads no secret: passwords and
+//! secret capabilities have no place in argv, so no argument here takes one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use shoal_client::placement::{Profile, parse_code};
+use shoal_protocol::NetworkId;
+use shoal_protocol::layout::Code;
+use shoal_swarm::{PeerAddress, peer_address};
+
+use crate::exit::{EXIT_CODES, Problem};
+use crate::values::{ByteSpan, Cipher, byte_range, genesis};
+
+const AFTER_HELP: &str = "\
+TARGET is a manifest file or a capability (shoal1..); a file of such a name is
+written ./shoal1.. instead. Secret capabilities (shoalr1, shoalv1, shoalo1) come
+from --capability-file or SHOAL_CAPABILITY, passwords from --password-file,
+--password-command, SHOAL_PASSWORD or the terminal: never from the command line.
+
+Own files are in $SHOAL_HOME, else $XDG_CONFIG_HOME/shoal, else ~/.config/shoal.
+SHOAL_LOG=info shows on stderr what happens.";
+
+/// Store files in a private swarm and get them back.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, max_term_width = 110, after_help = format!("{AFTER_HELP}\n\n{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Common {
+    /// Network to work in; a manifest brings its own [default: shoal]
+    #[arg(long, global = true, value_name = "NAME", env = "SHOAL_NETWORK", hide_env_values = true)]
+    pub(crate) network: Option<String>,
+    /// Public key that founded the network, where it has one
+    #[arg(long, global = true, value_name = "HEX", value_parser = genesis)]
+    pub(crate) genesis: Option<[u8; 32]>,
+    /// A node to begin with, with or without /p2p/ID; repeatable. Else SHOAL_PEERS, else nodes met or hinted at
+    #[arg(long = "peer", global = true, value_name = "MULTIADDR", value_parser = peer_address)]
+    pub(crate) peers: Vec<PeerAddress>,
+    /// Identity file to use instead of the one in the client home; made if missing
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Print one JSON object {operation, ok, exit, timestamp_ms, details} on stdout and nothing else there
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Write the same JSON object to a file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) report_out: Option<PathBuf>,
+    /// No progress and no summary; warnings and errors stay
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+impl Common {
+    /// Name of the network in use.
+    pub(crate) fn network_name(&self) -> &str {
+        self.network.as_deref().unwrap_or("shoal")
+    }
+
+    /// Whether the network was named, rather than left to the default.
+    pub(crate) const fn names_network(&self) -> bool {
+        self.network.is_some() || self.genesis.is_some()
+    }
+
+    /// The network in use.
+    pub(crate) fn network_id(&self) -> Result<NetworkId, Problem> {
+        NetworkId::derive(self.genesis.as_ref(), self.network_name()).map_err(|error| {
+            Problem::usage(error.to_string(), "--network or SHOAL_NETWORK is mistyped", "name the network again")
+        })
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store files, directories or stdin; prints the capability
+    Upload(UploadArgs),
+    /// Get an upload back
+    Retrieve(RetrieveArgs),
+    /// Write one file, or a part of it, to stdout
+    Cat(CatArgs),
+    /// List what an upload holds: mode, size, time (UTC), path
+    Ls(ReadArgs),
+    /// Ask the holders which shards they have: exit 0 if all, 3 if some are missing, 13 if too few are left
+    Shards(ReadArgs),
+    /// Check a manifest file without the swarm: exit 0 good, 12 wrong password, 14 damaged
+    Validate(ValidateArgs),
+    /// List or forget what was uploaded from here
+    Files(FilesArgs),
+    /// Show the own node id; made on first use
+    Id,
+}
+
+impl Command {
+    /// The names of all commands.
+    pub(crate) const NAMES: [&'static str; 8] =
+        ["upload", "retrieve", "cat", "ls", "shards", "validate", "files", "id"];
+
+    /// The name typed, and the `operation` of its report.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Upload(_) => "upload",
+            Self::Retrieve(_) => "retrieve",
+            Self::Cat(_) => "cat",
+            Self::Ls(_) => "ls",
+            Self::Shards(_) => "shards",
+            Self::Validate(_) => "validate",
+            Self::Files(_) => "files",
+            Self::Id => "id",
+        }
+    }
+}
+
+/// Where a password comes from. Never a value by itself.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Password")]
+pub(crate) struct PasswordArgs {
+    /// File that holds the password; one newline at its end is not part of it
+    #[arg(long, value_name = "FILE", conflicts_with = "password_command")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Command (run by sh) that prints the password; one newline at its end is not part of it
+    #[arg(long, value_name = "CMD")]
+    pub(crate) password_command: Option<OsString>,
+}
+
+/// What is read, and with what.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// File that holds a capability of any kind, or - for stdin; then TARGET is left out. Else SHOAL_CAPABILITY
+    #[arg(long, value_name = "FILE")]
+    pub(crate) capability_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) password: PasswordArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// Files and directories; - is stdin. Several keep their names side by side
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Write a manifest file as well: finds and checks the upload with fewer questions
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest_out: Option<PathBuf>,
+    /// Write all four capabilities, one a line: shoal1, shoalr1, shoalv1, shoalo1. The last three are secrets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) capabilities_out: Option<PathBuf>,
+    /// Replace files of --manifest-out and --capabilities-out that exist
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Code by purpose: balanced, mobile or resilient [default: balanced]
+    #[arg(long, value_name = "NAME", conflicts_with = "code")]
+    pub(crate) profile: Option<Profile>,
+    /// Code by numbers: DATA+PARITY, such as 4+2
+    #[arg(long, value_name = "K+M", value_parser = parse_code)]
+    pub(crate) code: Option<Code>,
+    /// Copies of every shard, 1 to 8, each on a node of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) replica_factor: u8,
+    /// Let one node hold several shards of a segment: for tests, worthless as protection
+    #[arg(long)]
+    pub(crate) allow_colocate: bool,
+    /// Cipher; auto is AES-256-GCM where the processor has instructions for it
+    #[arg(long, value_enum, default_value_t = Cipher::Auto)]
+    pub(crate) cipher: Cipher,
+    /// Show code, holders and warnings, and store nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) password: PasswordArgs,
+}
+
+impl UploadArgs {
+    /// The code as asked for.
+    pub(crate) fn profile(&self) -> Profile {
+        self.code.map(Profile::Exact).or(self.profile).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetrieveArgs {
+    /// Manifest file or capability
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<OsString>,
+    /// Where to; - is stdout, for one file only [default: the stored name, here]
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Show what would be written, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) access: TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatArgs {
+    /// Manifest file or capability; left out with --capability-file
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<OsString>,
+    /// Path of the file in the upload, where it holds several
+    #[arg(value_name = "ENTRY")]
+    pub(crate) entry: Option<OsString>,
+    /// A-B: bytes A up to but not including B, counted from 0; A-: from A to the end
+    #[arg(long, value_name = "A-B", value_parser = byte_range)]
+    pub(crate) range: Option<ByteSpan>,
+    #[command(flatten)]
+    pub(crate) access: TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Manifest file or capability
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) access: TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// Manifest file
+    #[arg(value_name = "MANIFEST")]
+    pub(crate) manifest: PathBuf,
+    #[command(flatten)]
+    pub(crate) password: PasswordArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FilesArgs {
+    /// Forget line N of the list; the upload itself stays in the swarm
+    #[arg(long, value_name = "N")]
+    pub(crate) remove: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("shoal").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_known_by_its_name() {
+        let command = Cli::command();
+        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        assert_eq!(names, Command::NAMES);
+        assert_eq!(parse(&["ls", "x"]).unwrap().command.name(), "ls");
+    }
+
+    #[test]
+    fn no_argument_takes_a_secret() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let secret = ["password", "secret", "passphrase", "key"].iter().any(|word| name.contains(word));
+                assert!(!secret || matches!(name, "password_file" | "password_command"), "{name}");
+                let from_env = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert!(from_env.is_none_or(|name| name == "SHOAL_NETWORK"), "{name}");
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+        assert!(parse(&["upload", "x", "--password", "hunter2"]).is_err());
+    }
+
+    #[test]
+    fn help_lists_every_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains(EXIT_CODES) && help.contains("SHOAL_CAPABILITY"));
+    }
+
+    #[test]
+    fn codes_profiles_and_limits() {
+        let upload = |words: &[&str]| match parse(&[&["upload", "f"], words].concat()) {
+            Ok(Cli { command: Command::Upload(args), .. }) => Ok(args.profile()),
+            Ok(_) => unreachable!("asked for upload"),
+            Err(error) => Err(error.exit_code()),
+        };
+        assert_eq!(upload(&[]), Ok(Profile::Balanced));
+        assert_eq!(upload(&["--code", "4+2"]), Ok(Profile::Exact(Code { data: 4, parity: 2 })));
+        assert_eq!(upload(&["--profile", "mobile"]), Ok(Profile::Mobile));
+        for words in [&["--profile", "mobile", "--code", "4+2"][..], &["--code", "0+1"], &["--replica-factor", "9"]] {
+            assert_eq!(upload(words), Err(2), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn peers_and_networks() {
+        let cli = parse(&["id", "--peer", "/ip4/127.0.0.1/tcp/1", "--peer", "/dns/example.org/udp/1/quic-v1"]).unwrap();
+        assert_eq!(cli.common.peers.len(), 2);
+        assert!(parse(&["id", "--peer", "127.0.0.1:1"]).is_err());
+        assert!(parse(&["id", "--genesis", "zz"]).is_err());
+        let named = parse(&["id", "--network", "home", "--genesis", &"Ab".repeat(32)]).unwrap().common;
+        assert_eq!((named.network_name(), named.genesis), ("home", Some([0xab; 32])));
+        assert!(named.names_network() && named.network_id().is_ok());
+        assert!(parse(&["id", "--network", "a b"]).unwrap().common.network_id().is_err());
+    }
+}
