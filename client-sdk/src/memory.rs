@@ -157,7 +157,12 @@ impl MemorySwarm {
 }
 
 impl MemoryNode {
-    fn answer(&mut self, request: &Request, swarm: &MemorySwarm, records: Vec<Signed>) -> Result<Response, TransferError> {
+    fn answer(
+        &mut self,
+        request: &Request,
+        swarm: &MemorySwarm,
+        records: Vec<Signed>,
+    ) -> Result<Response, TransferError> {
         let own = node_of(&self.signer);
         Ok(match request {
             Request::Hello(_) => Response::Hello(Hello {
@@ -202,8 +207,15 @@ impl MemoryNode {
                 let key = record.kind.key(&swarm.network, record.signer(), record.index);
                 let bytes = put.record.to_bytes();
                 self.records.insert(key, put.record.clone());
-                let shard = ShardId::from_bytes(*key.as_bytes());
-                let receipt = self.receipt(swarm, shard, bytes.len(), group.id(&swarm.network), group.expires, [0; 16]);
+                let shard = ShardId::of(&bytes);
+                let receipt = self.receipt(
+                    swarm,
+                    shard,
+                    bytes.len(),
+                    group.id(&swarm.network),
+                    group.expires,
+                    *put.nonce.as_bytes(),
+                );
                 Response::RecordKept { receipt }
             }
             Request::GetRecord { key, .. } => match self.records.get(key) {
@@ -255,7 +267,12 @@ fn node_of(signer: &SigningKey) -> NodeId {
 }
 
 impl ShardTransport for MemorySwarm {
-    async fn connect(&self, node: Option<NodeId>, addresses: Vec<String>, _: Duration) -> Result<NodeId, TransferError> {
+    async fn connect(
+        &self,
+        node: Option<NodeId>,
+        addresses: Vec<String>,
+        _: Duration,
+    ) -> Result<NodeId, TransferError> {
         let named = addresses.first().and_then(|address| address.strip_prefix("/memory/")?.parse::<NodeId>().ok());
         let node = node.or(named).ok_or_else(|| TransferError::Unreachable("no such address".into()))?;
         self.with(node, |_| Ok(node))
@@ -263,7 +280,8 @@ impl ShardTransport for MemorySwarm {
 
     async fn request(&self, node: NodeId, request: Request, _: Duration) -> Result<Response, TransferError> {
         let records = self.peer_records();
-        let request = Request::from_bytes(&request.to_bytes()).map_err(|error| TransferError::Protocol(error.to_string()))?;
+        let request =
+            Request::from_bytes(&request.to_bytes()).map_err(|error| TransferError::Protocol(error.to_string()))?;
         self.with(node, |node| node.answer(&request, self, records))
     }
 

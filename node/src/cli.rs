@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use zeroize::Zeroizing;
 
+use crate::addresses;
+use crate::chunks::OpenError;
 use crate::config::{self, Output};
 use crate::files::{private_directory, read_bounded};
 use crate::genesis;
@@ -48,12 +50,6 @@ pub(crate) struct DataArgs {
     /// Directory of the node [default: ~/.local/share/shoal, as root /var/lib/shoal]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Name of the network [default: shoal]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) network: Option<String>,
-    /// Public genesis key of the network, as `shoald init` printed it
-    #[arg(long, value_name = "HEX")]
-    pub(crate) genesis: Option<String>,
 }
 
 /// Flags of `run`; each is also a key of the configuration file.
@@ -61,6 +57,12 @@ pub(crate) struct DataArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    /// Name of the network [default: shoal]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Public genesis key of the network, as `shoald init` printed it
+    #[arg(long, value_name = "HEX")]
+    pub(crate) genesis: Option<String>,
     /// Address to listen on, repeatable [default: /ip4/0.0.0.0/tcp/4700 and /ip4/0.0.0.0/udp/4700/quic-v1]
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) listen: Vec<String>,
@@ -97,6 +99,9 @@ pub(crate) struct RunArgs {
 struct InitArgs {
     #[command(flatten)]
     data: DataArgs,
+    /// Begin a network of this name: makes its genesis key
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
     /// Restore the identity from its 24 words, in a file or - for standard input
     #[arg(long, value_name = "FILE")]
     restore_phrase_file: Option<PathBuf>,
@@ -144,7 +149,12 @@ fn run(args: &RunArgs) -> Result<(), Problem> {
     let (config, output) = config::load(args, |name| std::env::var_os(name))?;
     logs(&output)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Problem::new(Failure::Other, format!("cannot start: {error}"), "the system is out of threads", "free some, and repeat")
+        Problem::new(
+            Failure::Other,
+            format!("cannot start: {error}"),
+            "the system is out of threads",
+            "free some, and repeat",
+        )
     })?;
     let result = runtime.block_on(async {
         // Before anything else, so that a signal during the start is not lost.
@@ -164,7 +174,12 @@ fn run(args: &RunArgs) -> Result<(), Problem> {
 fn stop_signals() -> Result<tokio::sync::mpsc::Receiver<()>, Problem> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |error: io::Error| {
-        Problem::new(Failure::Other, format!("cannot listen for signals: {error}"), "the system refuses", "repeat elsewhere")
+        Problem::new(
+            Failure::Other,
+            format!("cannot listen for signals: {error}"),
+            "the system refuses",
+            "repeat elsewhere",
+        )
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -192,49 +207,103 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
     text.push('\n');
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
-        Problem::new(Failure::Other, format!("cannot say that the node is ready: {error}"), "stdout is closed", "leave stdout open")
+        Problem::new(
+            Failure::Other,
+            format!("cannot say that the node is ready: {error}"),
+            "stdout is closed",
+            "leave stdout open",
+        )
     })
 }
 
 fn start_problem(error: StartError) -> Problem {
     let what = with_causes(&error);
     match error {
-        StartError::Store(crate::chunks::OpenError::Locked(_)) => {
-            Problem::new(Failure::Denied, what, "another shoald runs on this directory", "stop it, or pass another --data-dir")
+        StartError::Store(OpenError::Locked(_)) => Problem::new(
+            Failure::Denied,
+            what,
+            "another shoald runs on this directory",
+            "stop it, or pass another --data-dir",
+        ),
+        StartError::Store(OpenError::Io { ref source, .. }) | StartError::Directory { cause: ref source, .. } => {
+            let next = "check --data-dir, its owner and the space on its disk";
+            Problem::new(by_kind(source), what, "permissions, or a disk that is full or broken", next)
         }
-        StartError::Store(_) | StartError::Directory { .. } => {
-            Problem::new(Failure::Denied, what, "permissions, a full disk or a damaged directory", "check --data-dir and its owner")
+        StartError::Store(OpenError::Newer { .. }) => {
+            Problem::new(Failure::Other, what, "this shoald is older than the one before", "run the newer one")
         }
+        StartError::Store(_) => Problem::new(
+            Failure::Other,
+            what,
+            "files of the store were changed, lost or copied from another node",
+            "bring the directory back as it was, or begin anew with another --data-dir",
+        ),
         StartError::Identity(IdentityError::Exposed(path)) => {
             let next = format!("chmod 600 {}", path.display());
             Problem::new(Failure::Denied, what, "its permissions were widened", &next)
         }
-        StartError::Identity(_) => Problem::new(Failure::Denied, what, "the file was edited or is not yours", "restore it from its phrase"),
-        StartError::Swarm(_) => {
-            Problem::new(Failure::Network, what, "the port is taken, or the address is not one of this machine", "pass another --listen")
+        StartError::Identity(IdentityError::Io { ref cause, .. }) => {
+            Problem::new(by_kind(cause), what, "the file belongs to somebody else", "check --data-dir and its owner")
         }
-        StartError::Random(_) => Problem::new(Failure::Other, what, "the kernel is too old or locked down", "repeat elsewhere"),
+        StartError::Identity(_) => {
+            let next = "move it away, then `shoald init --restore-phrase-file -` with its 24 words";
+            Problem::new(Failure::Other, what, "the file was edited or cut short", next)
+        }
+        StartError::Swarm(shoal_swarm::StartError::TooManyListeners(_)) => {
+            Problem::new(Failure::Usage, what, "too many --listen", "listen on fewer addresses")
+        }
+        StartError::Swarm(_) => Problem::new(
+            Failure::Network,
+            what,
+            "the port is taken, or the address is not one of this machine",
+            "pass another --listen",
+        ),
+        StartError::Random(_) => {
+            Problem::new(Failure::Other, what, "the kernel is too old or locked down", "repeat elsewhere")
+        }
+    }
+}
+
+/// Whether the system refused or failed.
+fn by_kind(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Failure::Denied,
+        _ => Failure::Other,
     }
 }
 
 fn logs(output: &Output) -> Result<(), Problem> {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| output.log_level.clone());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| {
-        Problem::new(Failure::Usage, format!("{filter:?} is no log filter: {error}"), "it is mistyped", "write it like --log-level info")
+    let filter = &output.log_level;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
+        Problem::new(
+            Failure::Usage,
+            format!("{filter:?} is no log filter: {error}"),
+            "it is mistyped",
+            "write it like --log-level info",
+        )
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Only a second start in one process finds logs set already: then they stay as they are.
-    let _ = if output.log_json { builder.json().try_init() } else { builder.with_ansi(io::stderr().is_terminal()).try_init() };
+    let _ = if output.log_json {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(io::stderr().is_terminal()).try_init()
+    };
     Ok(())
 }
 
 fn identity_problem(error: IdentityError) -> Problem {
     let what = error.to_string();
     match error {
-        IdentityError::Exists(_) => {
-            Problem::new(Failure::Denied, what, "this node was set up before", "pass another --data-dir, or leave it as it is")
+        IdentityError::Exists(_) => Problem::new(
+            Failure::Denied,
+            what,
+            "this node was set up before",
+            "pass another --data-dir, or leave it as it is",
+        ),
+        IdentityError::Phrase(_) => {
+            Problem::new(Failure::Usage, what, "a word is mistyped or missing", "compare with what was written down")
         }
-        IdentityError::Phrase(_) => Problem::new(Failure::Usage, what, "a word is mistyped or missing", "compare with what was written down"),
         other => start_problem(StartError::Identity(other)),
     }
 }
@@ -251,7 +320,7 @@ fn init(args: &InitArgs) -> Result<(), Problem> {
     };
     let key = key.map_err(identity_problem)?;
     let mut lines = vec![format!("id       {}", identity::node_id(&key)), format!("data     {}", data.display())];
-    if let Some(network) = &args.data.network {
+    if let Some(network) = &args.network {
         let public = genesis::load_or_make(&data, network).map_err(|error| {
             Problem::new(Failure::Usage, error, "the directory began another network", "pass another --data-dir")
         })?;
@@ -264,13 +333,15 @@ fn init(args: &InitArgs) -> Result<(), Problem> {
 }
 
 fn read_phrase(file: &std::path::Path) -> Result<Zeroizing<String>, Problem> {
-    let unreadable = |what: String| Problem::new(Failure::NotFound, what, "the path is mistyped", "check --restore-phrase-file");
+    let unreadable =
+        |what: String| Problem::new(Failure::NotFound, what, "the path is mistyped", "check --restore-phrase-file");
     let bytes = if file.as_os_str() == "-" {
         let mut bytes = Zeroizing::new(Vec::new());
         io::stdin().lock().take(PHRASE_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
         bytes
     } else {
-        let read = read_bounded(file, PHRASE_MAX).map_err(|error| unreadable(format!("cannot read {}: {error}", file.display())))?;
+        let read = read_bounded(file, PHRASE_MAX)
+            .map_err(|error| unreadable(format!("cannot read {}: {error}", file.display())))?;
         read.ok_or_else(|| unreadable(format!("there is no file {}", file.display())))?
     };
     let text = String::from_utf8(bytes.to_vec()).map_err(|_| unreadable("the phrase is not text".into()))?;
@@ -297,7 +368,7 @@ fn id(args: &IdArgs) -> Result<(), Problem> {
 
 fn address(args: &DataArgs) -> Result<(), Problem> {
     let data = data_dir(args)?;
-    let lines = Node::last_addresses(&data).filter(|lines| !lines.is_empty()).ok_or_else(|| no_node(&data))?;
+    let lines = addresses::noted(&data).filter(|lines| !lines.is_empty()).ok_or_else(|| no_node(&data))?;
     print_lines(&lines)
 }
 

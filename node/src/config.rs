@@ -20,7 +20,7 @@ const FILE_MAX: u64 = 1024 * 1024;
 pub(crate) const DEFAULT_NETWORK: &str = "shoal";
 /// What is logged unless told otherwise: warnings, but not that a peer went away without a word.
 const DEFAULT_LOG: &str = "warn,yamux=error";
-/// Where a node listens that is told nothing: one port, both transports, both families.
+/// Where a node listens that is told nothing: one port, both transports.
 const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4700", "/ip4/0.0.0.0/udp/4700/quic-v1"];
 
 /// The keys of a configuration file: one per flag.
@@ -74,7 +74,10 @@ pub(crate) struct Output {
 }
 
 /// Reads the file, lets flags win, checks everything.
-pub(crate) fn load(args: &RunArgs, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<(Config, Output), Problem> {
+pub(crate) fn load(
+    args: &RunArgs,
+    variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<(Config, Output), Problem> {
     let file = match &args.config {
         Some(path) => read_file(path)?,
         None => FileConfig::default(),
@@ -82,10 +85,10 @@ pub(crate) fn load(args: &RunArgs, variable: impl Fn(&str) -> Option<std::ffi::O
     let data_dir = args.data.data_dir.clone().or(file.data_dir);
     let data_dir = match data_dir {
         Some(path) => path,
-        None => default_data_dir(variable)?,
+        None => default_data_dir(&variable)?,
     };
-    let name = args.data.network.clone().or(file.network).unwrap_or_else(|| DEFAULT_NETWORK.to_owned());
-    let genesis = args.data.genesis.clone().or(file.genesis);
+    let name = args.network.clone().or(file.network).unwrap_or_else(|| DEFAULT_NETWORK.to_owned());
+    let genesis = args.genesis.clone().or(file.genesis);
     let network = network(&data_dir, &name, genesis.as_deref())?;
     let quota = args.quota.clone().or(file.quota).map(|text| quota(&text)).transpose()?;
     let domain = args.domain.clone().or(file.domain).map(|label| domain(&label)).transpose()?;
@@ -108,7 +111,12 @@ pub(crate) fn load(args: &RunArgs, variable: impl Fn(&str) -> Option<std::ffi::O
     let allow = allow.iter().map(|text| peer(text)).collect::<Result<Vec<NodeId>, Problem>>()?;
     let output = Output {
         json: args.json || file.json.unwrap_or(false),
-        log_level: args.log_level.clone().or(file.log_level).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+        log_level: args
+            .log_level
+            .clone()
+            .or_else(|| variable("RUST_LOG")?.into_string().ok())
+            .or(file.log_level)
+            .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         log_json: log_json(args.log_format.as_deref().or(file.log_format.as_deref()))?,
     };
     let open = args.open || file.open.unwrap_or(false);
@@ -123,17 +131,47 @@ fn read_file(path: &Path) -> Result<FileConfig, Problem> {
     let unreadable = |what: String| {
         Problem::new(Failure::Usage, what, "the path is mistyped or not readable", "check --config and its permissions")
     };
-    let bytes = read_bounded(path, FILE_MAX).map_err(|error| unreadable(format!("cannot read {}: {error}", path.display())))?;
+    let bytes =
+        read_bounded(path, FILE_MAX).map_err(|error| unreadable(format!("cannot read {}: {error}", path.display())))?;
     let bytes = bytes.ok_or_else(|| unreadable(format!("there is no file {}", path.display())))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(format!("{} is not UTF-8", path.display())))?;
     toml::from_str(text).map_err(|error| {
+        let next = match meant(error.message()) {
+            Some(key) => format!("did you mean `{key}`? `shoald run --help` lists the keys, one per flag"),
+            None => "correct the line; `shoald run --help` lists the keys, one per flag".to_owned(),
+        };
         Problem::new(
             Failure::Usage,
             format!("{}: {}", path.display(), error.to_string().trim_end()),
             "a key is mistyped or has the wrong kind of value",
-            "correct the line; `shoald run --help` lists the keys, one per flag",
+            &next,
         )
     })
+}
+
+/// The key that an unknown one was probably meant to be; both are in the parser's message, in backquotes.
+fn meant(message: &str) -> Option<&str> {
+    let (_, names) = message.split_once("unknown field `")?;
+    let mut names = names.split('`').step_by(2);
+    let unknown = names.next()?;
+    let close = names.map(|name| (distance(unknown, name), name)).min()?;
+    Some(close).filter(|(distance, _)| *distance <= 3 && *distance < unknown.len()).map(|(_, name)| name)
+}
+
+/// Levenshtein distance: how many characters to insert, remove or replace.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (line, a) in from.chars().enumerate() {
+        let mut left = line.saturating_add(1);
+        let mut next = vec![left];
+        for ((b, above), above_left) in to.chars().zip(row.iter().skip(1)).zip(&row) {
+            let replaced = above_left.saturating_add(usize::from(a != b));
+            left = replaced.min(above.saturating_add(1)).min(left.saturating_add(1));
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 /// The data directory of those who name none.
@@ -142,22 +180,28 @@ pub(crate) fn default_data_dir(variable: impl Fn(&str) -> Option<std::ffi::OsStr
         return Ok(PathBuf::from("/var/lib/shoal"));
     }
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share"))).map(|base| base.join("shoal")).ok_or_else(
-        || {
+    set("XDG_DATA_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .map(|base| base.join("shoal"))
+        .ok_or_else(|| {
             Problem::new(
                 Failure::Usage,
                 "there is no default data directory",
                 "neither XDG_DATA_HOME nor HOME is set",
                 "pass --data-dir DIR",
             )
-        },
-    )
+        })
 }
 
 /// The network of a name: with the genesis key given, or the one this directory began it with, or none.
 pub(crate) fn network(data: &Path, name: &str, genesis: Option<&str>) -> Result<NetworkId, Problem> {
     let wrong = |what: String| {
-        Problem::new(Failure::Usage, what, "the network or its genesis key is mistyped", "check --network and --genesis")
+        Problem::new(
+            Failure::Usage,
+            what,
+            "the network or its genesis key is mistyped",
+            "check --network and --genesis",
+        )
     };
     let public = match genesis {
         Some(text) => {
@@ -235,7 +279,11 @@ mod tests {
     fn flags_win_over_the_file() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("c.toml");
-        std::fs::write(&file, "quota = \"30GB\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\nopen = true\ndomain = \"cellar\"\n").unwrap();
+        std::fs::write(
+            &file,
+            "quota = \"30GB\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\"]\nopen = true\ndomain = \"cellar\"\n",
+        )
+        .unwrap();
         let file = file.to_str().unwrap();
         let (config, _) = loaded(&["--config", file, "--quota", "9MB", "--data-dir", "/x"]).unwrap();
         assert_eq!((config.quota, config.open, config.domain.as_deref()), (Some(9_000_000), true, Some("cellar")));
@@ -250,7 +298,7 @@ mod tests {
         std::fs::write(&file, "\nquta = \"30GB\"\n").unwrap();
         let said = loaded(&["--config", file.to_str().unwrap()]).unwrap_err();
         let text = said.to_string();
-        assert!(text.contains("quta") && text.contains("line 2") && text.contains("quota"), "{text}");
+        assert!(text.contains("quta") && text.contains("line 2") && text.contains("did you mean `quota`?"), "{text}");
         for arguments in [
             &["--quota", "1MB"][..],
             &["--quota", "lots"],

@@ -4,6 +4,7 @@
 //! Flow of a request: swarm -> [`service::control`] -> engine -> [`chunks`] -> response.
 //! Flow of a shard: swarm -> [`service::lane`] -> engine -> [`chunks`] -> signed receipt.
 
+mod addresses;
 pub mod chunks;
 mod cli;
 mod clock;

@@ -1,8 +1,11 @@
 //! One running node: opens what it needs, starts its tasks, ends them. The program and the tests start it alike.
 //!
-//! Tasks: requests (one, spawning a bounded number of answers), lanes (one, spawning one per lane, bounded by the
-//! swarm), peers ([`crate::peers`], owner of all dials and questions). All end when the swarm's queues close or the node
-//! is shut down; what they were doing then was acknowledged or is lost.
+//! | task | started | ends | lost then |
+//! |---|---|---|---|
+//! | requests: one, and at most 256 answers | at start | with the swarm's queue, or at shutdown | answers under way; what they did is durable or not done |
+//! | lanes: one, and one per open lane | at start | with the swarm's queue; a lane also by pace, rest, or shutdown | transfers under way: nothing was promised |
+//! | peers ([`crate::peers`]): one | at start | with the swarm's events, or at shutdown | dials and questions |
+//! | swarm driver, store writer | at start, by those | at shutdown, in this order | nothing acknowledged |
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,18 +15,18 @@ use std::time::Duration;
 use shoal_engine::admission::Admission;
 use shoal_engine::directory::Directory;
 use shoal_engine::reservations::Reservations;
-use shoal_protocol::limits::ADDRESSES_MAX;
 use shoal_protocol::{BootEpoch, ByteCount, NodeId};
 use shoal_swarm::{InboundRequest, SwarmConfig, SwarmHandle};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use crate::addresses;
 use crate::chunks::vfs_os::OsVfs;
 use crate::chunks::{OpenError, QUOTA_MIN, Store, StoreConfig};
 use crate::clock;
 use crate::config::Config;
-use crate::files::{private_directory, read_bounded, write_private};
+use crate::files::private_directory;
 use crate::identity::{self, IdentityError};
 use crate::peers::Peers;
 use crate::service::context::{Engine, Parts};
@@ -33,10 +36,12 @@ use crate::service::{Context, control, lane};
 const DEFAULT_QUOTA: u64 = 25_000_000_000;
 /// Requests answered at a time.
 const ANSWERS: usize = 256;
-/// How long the tasks of a stopping node may take before they are cut off.
-const STOP_WAIT: Duration = Duration::from_secs(1);
-/// Longest address file, bytes.
-const ADDRESS_FILE_MAX: u64 = 64 * 1024;
+/// How long transfers under way may take to end when the node stops; with the next two, less than two seconds.
+const TRANSFERS_STOP: Duration = Duration::from_millis(300);
+/// How long the swarm may take to say goodbye.
+const SWARM_STOP: Duration = Duration::from_millis(900);
+/// How long the store may take to finish what is queued.
+const STORE_STOP: Duration = Duration::from_millis(700);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +70,19 @@ pub enum StartError {
     Random(getrandom::Error),
 }
 
-/// A running node.
+impl StartError {
+    /// Whether the same configuration may start later without anybody's help.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Directory { .. } | Self::Identity(_) | Self::Random(_) => false,
+            Self::Store(error) => error.retryable(),
+            Self::Swarm(error) => error.retryable(),
+        }
+    }
+}
+
+/// A running node. Dropping it stops nothing: see [`Self::shutdown`].
 pub struct Node {
     context: Arc<Context>,
     swarm: SwarmHandle,
@@ -96,7 +113,7 @@ impl Node {
         swarm_config.listen = config.listen.clone();
         let started = shoal_swarm::start(swarm_config).await.map_err(StartError::Swarm)?;
         let addresses = started.handle.listening().await;
-        let addresses = ordered(addresses);
+        let addresses = addresses::ordered(addresses);
         let node = identity::node_id(&key);
         let directory = Directory::new(node, config.network, &config.bootstrap, seed);
         let context = Arc::new(Context::new(Parts {
@@ -110,15 +127,13 @@ impl Node {
                 reservations: Reservations::default(),
                 directory,
             },
-            addresses: addresses.iter().filter_map(|text| without_id(text)).take(ADDRESSES_MAX).collect(),
+            addresses: addresses::advertised(&addresses),
         }));
-        if let Err(error) = write_private(&data.join("addresses"), (addresses.join("\n") + "\n").as_bytes()) {
-            tracing::warn!(%error, "cannot note the addresses for `shoald address`");
-        }
+        addresses::note(&data, &addresses);
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
-            tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone()).run(started.events)),
+            tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data).run(started.events)),
         ];
         Ok(Self { context, swarm: started.handle, addresses, tasks })
     }
@@ -141,21 +156,16 @@ impl Node {
         ByteCount(self.context.store().usage().quota)
     }
 
-    /// Stops serving, closes connections and store. Done in less than two seconds.
+    /// Stops serving, ends transfers, closes connections and store. Done in less than two seconds; what was not
+    /// acknowledged by then is lost.
     pub async fn shutdown(self) {
-        let _ = tokio::time::timeout(STOP_WAIT, self.swarm.shutdown()).await;
+        self.context.stop(TRANSFERS_STOP).await;
+        let _ = tokio::time::timeout(SWARM_STOP, self.swarm.shutdown()).await;
         for task in &self.tasks {
             task.abort();
         }
         let store = self.context.store().clone();
-        let _ = tokio::time::timeout(STOP_WAIT, tokio::task::spawn_blocking(move || store.close())).await;
-    }
-
-    /// Where the node of this directory listens, or listened last.
-    pub(crate) fn last_addresses(data: &Path) -> Option<Vec<String>> {
-        let bytes = read_bounded(&data.join("addresses"), ADDRESS_FILE_MAX).ok()??;
-        let text = std::str::from_utf8(&bytes).ok()?;
-        Some(text.lines().map(str::to_owned).collect())
+        let _ = tokio::time::timeout(STORE_STOP, tokio::task::spawn_blocking(move || store.close())).await;
     }
 }
 
@@ -176,24 +186,19 @@ async fn open_store(data: &Path, quota: Option<u64>) -> Result<Store, StartError
     opening.await.map_err(stopped)?
 }
 
-/// min(25 GB, half the free space), but never below what a store needs.
+/// min(25 GB, half of what is free or already the store's), but never below what a store needs.
 fn default_quota(data: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(data)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    Ok(DEFAULT_QUOTA.min(free / 2).max(QUOTA_MIN))
+    let half = free.saturating_add(stored(data)) / 2;
+    Ok(DEFAULT_QUOTA.min(half).max(QUOTA_MIN))
 }
 
-/// Addresses others may reach before loopback, TCP before QUIC: the order in which they are tried and shown.
-fn ordered(mut addresses: Vec<String>) -> Vec<String> {
-    addresses.sort_by_key(|address| {
-        let loopback = shoal_swarm::ip_of(address).is_some_and(|ip| ip.is_loopback());
-        (loopback, address.contains("/quic"), address.clone())
-    });
-    addresses
-}
-
-fn without_id(address: &str) -> Option<String> {
-    shoal_swarm::peer_address(address).ok().map(|parsed| parsed.address)
+/// Bytes the segments of an earlier run take; else the default would shrink as the store grows.
+fn stored(data: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(data.join("segments")) else { return 0 };
+    let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+    sizes.fold(0, u64::saturating_add)
 }
 
 async fn answer_requests(context: Arc<Context>, mut requests: mpsc::Receiver<InboundRequest>) {

@@ -4,20 +4,21 @@
 //! At most [`UNDER_WAY_MAX`] dials and questions run at a time; what is lost when the task ends is asked again by the
 //! next run.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shoal_engine::directory::DialOutcome;
+use shoal_protocol::NodeId;
 use shoal_protocol::control::{Request, Response};
 use shoal_protocol::link::LinkEffect;
-use shoal_protocol::NodeId;
 use shoal_swarm::{DialError, SwarmEvent, SwarmHandle};
 use tokio::sync::mpsc;
 
-use crate::clock;
 use crate::service::{Context, control};
+use crate::{addresses, clock};
 
 /// How often the directory is told the time.
 const TICK: Duration = Duration::from_millis(250);
@@ -39,13 +40,14 @@ enum Done {
 pub(crate) struct Peers {
     context: Arc<Context>,
     swarm: SwarmHandle,
+    data: PathBuf,
 }
 
 impl Peers {
-    pub(crate) fn new(context: Arc<Context>, swarm: SwarmHandle) -> Self {
+    pub(crate) fn new(context: Arc<Context>, swarm: SwarmHandle, data: PathBuf) -> Self {
         let record = context.own_record();
         context.engine().directory.set_own(record);
-        Self { context, swarm }
+        Self { context, swarm, data }
     }
 
     pub(crate) async fn run(self, mut events: mpsc::Receiver<SwarmEvent>) {
@@ -55,15 +57,13 @@ impl Peers {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
+                    Some(SwarmEvent::Listening { .. }) => self.listens().await,
                     Some(event) => self.heard(event),
                     None => return,
                 },
                 Some(done) = under_way.next(), if !under_way.is_empty() => self.done(done),
                 _ = tick.tick() => self.context.engine().directory.handle_timeout(clock::now()),
-                _ = renew.tick() => {
-                    let record = self.context.renew_own_record();
-                    self.context.engine().directory.set_own(record);
-                }
+                _ = renew.tick() => self.renew(),
             }
             while under_way.len() < UNDER_WAY_MAX {
                 let effect = self.context.engine().directory.poll();
@@ -71,6 +71,19 @@ impl Peers {
                 under_way.push(self.carry_out(effect));
             }
         }
+    }
+
+    fn renew(&self) {
+        let record = self.context.renew_own_record();
+        self.context.engine().directory.set_own(record);
+    }
+
+    /// A listener got a further address, on an interface that came up, say.
+    async fn listens(&self) {
+        let addresses = addresses::ordered(self.swarm.listening().await);
+        self.context.set_addresses(addresses::advertised(&addresses));
+        addresses::note(&self.data, &addresses);
+        self.renew();
     }
 
     fn heard(&self, event: SwarmEvent) {
@@ -81,9 +94,7 @@ impl Peers {
             SwarmEvent::Disconnected { peer } => engine.directory.disconnected(peer, now),
             SwarmEvent::Lagged { lost } => {
                 tracing::warn!(lost, "events of the swarm were lost; connections are counted anew");
-                for peer in self.swarm.connected() {
-                    engine.directory.connected(peer, now);
-                }
+                engine.directory.reconcile(&self.swarm.connected(), now);
             }
             SwarmEvent::Listening { .. } | SwarmEvent::ObservedAddress { .. } | SwarmEvent::Identified { .. } => {}
         }
@@ -107,7 +118,8 @@ impl Peers {
                 let hello = Request::Hello(control::own_hello(&self.context));
                 Box::pin(async move { Done::Greeted { node, response: ask(&swarm, node, hello).await } })
             }
-            LinkEffect::Ask { node, request } => {
+            LinkEffect::AskPeers { node, after } => {
+                let request = Request::Peers { after };
                 Box::pin(async move { Done::Answered { node, response: ask(&swarm, node, request).await } })
             }
         }
@@ -127,8 +139,7 @@ impl Peers {
             Done::Answered { node, response: Some(Response::Peers { records, more }) } => {
                 engine.directory.heard_peers(node, records, more, now)
             }
-            Done::Greeted { .. } => Ok(()),
-            Done::Answered { node, .. } => {
+            Done::Greeted { node, .. } | Done::Answered { node, .. } => {
                 engine.directory.ask_failed(node, now);
                 Ok(())
             }

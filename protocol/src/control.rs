@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::audit::AuditRequest;
 use crate::codec::{self, Bounded, CodecError, ensure};
-use crate::id::{BootEpoch, GroupId, NodeId, RecordKey, ReservationId, ShardId};
+use crate::id::{BootEpoch, GroupId, NodeId, Nonce, RecordKey, ReservationId, ShardId};
 use crate::limits::{
     CONTROL_FRAME_MAX, DOMAIN_MAX, LOCATE_MAX, PEERS_PAGE_MAX, RECORD_MAX, RESERVE_MAX, SHARD_MAX, STAT_MAX,
     VERSIONS_MAX,
@@ -78,9 +78,13 @@ pub struct PutRecord {
     /// A signed [`crate::group::Voucher`], where the caller is no member.
     #[n(3)]
     pub voucher: Option<Signed>,
+    /// Echoed in the receipt.
+    #[n(4)]
+    pub nonce: Nonce,
 }
 
-/// What can be asked. Numbers 8 (RENEW) and 9 (DELETE) are reserved; CANCEL is a frame of the lane, number 10.
+/// What can be asked. Numbers 8 (RENEW) and 9 (DELETE) are reserved; CANCEL is a frame of the control
+/// lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     /// Who are you; answered with the other's own.
@@ -188,8 +192,8 @@ pub enum Response {
         #[cbor(n(1), with = "minicbor::bytes")]
         answer: Vec<u8>,
     },
-    /// To PUT_RECORD: it is on stable media. A signed [`crate::receipt::Receipt`] whose shard is the record key and
-    /// whose length is that of the record.
+    /// To PUT_RECORD: it is on stable media. A signed [`crate::receipt::Receipt`] whose shard is the BLAKE3 hash of the
+    /// signed record's bytes and whose length is theirs.
     #[n(5)]
     RecordKept {
         /// The receipt.

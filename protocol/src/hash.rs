@@ -71,8 +71,10 @@ contexts! {
     AUDIT_WHOLE = "shoal audit whole v1";
     /// Digest an audit answer is signed over.
     AUDIT_ANSWER = "shoal audit answer v1";
-    /// MAC of a record header in a node's segment log, under the store's own key.
+    /// Key of all MACs in a node's segment log: segment headers, record headers, tables. Their magics tell them apart.
     LOG_HEADER = "shoal log header v1";
+    /// Key of a cached page in a local manifest file, from the verify key.
+    MANIFEST_PAGE = "shoal manifest page v1";
     /// Checksum of a local manifest file.
     MANIFEST_FILE = "shoal manifest file v1";
 }

@@ -225,12 +225,23 @@ mod tests {
 
     #[test]
     fn padme_adds_at_most_twelve_percent() {
-        for (length, padded) in [(0, 0), (1, 1), (9, 10), (65_519, 65_536), (65_520, 65_536), (65_537, 67_584), (u64::MAX, u64::MAX & !((1 << 57) - 1))] {
+        for (length, padded) in [
+            (0, 0),
+            (1, 1),
+            (9, 10),
+            (65_519, 65_536),
+            (65_520, 65_536),
+            (65_537, 67_584),
+            (u64::MAX, !((1 << 57) - 1)),
+        ] {
             assert_eq!(padme(length), padded, "padme({length})");
         }
         for length in (1..200_000u64).chain((20..62).map(|bit| (1 << bit) + 1)) {
             let padded = padme(length);
-            assert!(padded >= length && u128::from(padded - length) * 100 <= u128::from(length) * 12, "{length} -> {padded}");
+            assert!(
+                padded >= length && u128::from(padded - length) * 100 <= u128::from(length) * 12,
+                "{length} -> {padded}"
+            );
         }
     }
 

@@ -1,6 +1,5 @@
 //! What the engine asks of the network, as data: the node turns these into swarm commands, the swarm decides nothing.
 
-use crate::control::Request;
 use crate::id::NodeId;
 
 /// What a connection is for, stated on its control lane; duplicates are resolved per peer and purpose.
@@ -27,11 +26,11 @@ pub enum LinkEffect {
         /// Whom.
         node: NodeId,
     },
-    /// Ask a connected peer something; its answer comes back as an event.
-    Ask {
+    /// Ask a connected peer for the peers it knows; its answer comes back as an event.
+    AskPeers {
         /// Whom.
         node: NodeId,
-        /// What.
-        request: Request,
+        /// Where the page before ended; none for the first.
+        after: Option<NodeId>,
     },
 }

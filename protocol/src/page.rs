@@ -82,7 +82,10 @@ impl SegmentRef {
         ensure(count >= 2 && count <= CODE_MAX * usize::from(REPLICAS_MAX), "count of shards in a segment")?;
         ensure(self.plain > 0, "empty segment")?;
         let tokens = self.tokens.as_ref().map_or(16 * count, Vec::len);
-        ensure(tokens > 0 && tokens % (16 * count) == 0 && tokens <= 64 * 16 * count, "audit tokens of a segment")
+        ensure(
+            tokens > 0 && tokens.is_multiple_of(16 * count) && tokens <= 64 * 16 * count,
+            "audit tokens of a segment",
+        )
     }
 }
 

@@ -275,7 +275,10 @@ mod tests {
     fn slots_rotate_by_segment() {
         assert_eq!(slot_of(SegmentNumber(0), 5, 6), Some(5));
         assert_eq!(slot_of(SegmentNumber(1), 5, 6), Some(0));
-        assert_eq!(slot_of(SegmentNumber(u32::MAX), 5, 6), Some(usize::try_from((u64::from(u32::MAX) + 5) % 6).unwrap()));
+        assert_eq!(
+            slot_of(SegmentNumber(u32::MAX), 5, 6),
+            Some(usize::try_from((u64::from(u32::MAX) + 5) % 6).unwrap())
+        );
         assert_eq!(slot_of(SegmentNumber(0), 0, 0), None);
     }
 
@@ -286,7 +289,11 @@ mod tests {
             format: 1,
             file: FileId::from_bytes([0; 32]),
             holders: vec![holder.clone()],
-            ranges: vec![PlacementRange { first: SegmentNumber(2), last: SegmentNumber(3), slots: vec![Some(0), None] }],
+            ranges: vec![PlacementRange {
+                first: SegmentNumber(2),
+                last: SegmentNumber(3),
+                slots: vec![Some(0), None],
+            }],
         };
         assert_eq!(record.check(), Ok(()));
         assert_eq!(record.holder(SegmentNumber(2), 0), Some(&holder));

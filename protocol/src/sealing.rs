@@ -64,7 +64,7 @@ pub fn nonce(counter: u32) -> [u8; 12] {
 }
 
 /// Associated data of a single sealing (record body, read section, journal): version u8, suite u8, file id 32,
-/// number u64 LE (record version or page number).
+/// number u64 LE (record version, or the segment number of a page).
 #[must_use]
 pub fn single_aad(suite: Suite, file: &FileId, number: u64) -> [u8; 42] {
     let mut out = [0; 42];

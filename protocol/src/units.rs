@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn byte_counts_read_well() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (8_388_608, "8.3 MB"), (u64::MAX, "18446744.0 TB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (8_388_608, "8.3 MB"), (u64::MAX, "18446744.0 TB")]
+        {
             assert_eq!(ByteCount(bytes).to_string(), text);
         }
     }

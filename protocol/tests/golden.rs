@@ -1,6 +1,8 @@
 //! Golden bytes of every wire format: each line of `protocol/golden` is decoded and compared, and what is encoded now
 //! is compared with it. `UPDATE_GOLDEN=1` writes the files and then fails, so that nobody passes by rewriting.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is wrong, also in its helpers")]
+
 mod common;
 
 use std::fmt::Debug;
@@ -209,7 +211,8 @@ fn control_requests() {
     let record = Signed::seal(&record(1), &signer(2), &network());
     let own = Signed::seal(&peer_record(), &signer(4), &network());
     let reserve = |voucher| Reserve { boot_epoch: EPOCH, group: group.clone(), lengths: vec![17, 65_536], voucher };
-    let put = |voucher| PutRecord { boot_epoch: EPOCH, group: group.clone(), record: record.clone(), voucher };
+    let put =
+        |voucher| PutRecord { boot_epoch: EPOCH, group: group.clone(), record: record.clone(), voucher, nonce: NONCE };
     let key = RecordKind::Placement.key(&network(), &public(2), 3);
     let request = |name, value: Request| message(name, value, CONTROL_FRAME_MAX);
     let visitor = shoal_protocol::control::Hello { domain: None, ..hello() };

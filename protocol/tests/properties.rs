@@ -1,6 +1,8 @@
 //! What must hold for all bytes and all values: round trips, no panic, no second spelling, no signature that fits
 //! anything but the statement, kind and network it was made for.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is wrong, also in its helpers")]
+
 #[path = "common/arbitrary.rs"]
 mod arbitrary;
 mod common;

@@ -53,7 +53,12 @@ impl Shoald {
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("ready line {line:?}"))?;
         ensure!(ready["ready"] == Value::Bool(true), "ready line {line:?}");
         let field = |value: &Value| value.as_str().map(str::to_owned).context("ready line lacks a field");
-        Ok(Self { child, data: data.to_path_buf(), id: field(&ready["peer_id"])?, address: field(&ready["addresses"][0])? })
+        Ok(Self {
+            child,
+            data: data.to_path_buf(),
+            id: field(&ready["peer_id"])?,
+            address: field(&ready["addresses"][0])?,
+        })
     }
 
     /// Its process id.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shoal_client::client::{
-    Client, Environment, Fleet, OpenFile, RetrieveError, Secret, SourceContent, SourceEntry, UploadError, UploadOptions,
-    UploadSource, Uploaded,
+    Client, Environment, Fleet, OpenFile, RetrieveError, Secret, SourceContent, SourceEntry, UploadError,
+    UploadOptions, UploadSource, Uploaded,
 };
 use shoal_client::manifest::Meta;
 use shoal_client::memory::MemorySwarm;

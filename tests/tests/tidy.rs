@@ -51,6 +51,7 @@ fn files_are_short() {
     tells(|source| file_size(source, &[]), "a.rs", &long, &"x\n".repeat(FILE_SOFT));
     let row = || [Exception { path: "a.rs", reason: "one table" }];
     tells(|source| file_size(source, &row()), "a.rs", &"x\n".repeat(FILE_HARD + 1), &long);
+    tells(|source| file_size(source, &[]), "a/tests.rs", &"x\n".repeat(FILE_HARD + 1), &long);
     let bare = [Exception { path: "a.rs", reason: "" }];
     assert!(!file_size(&Source::new("a.rs", &long), &bare).is_empty(), "an exception without a reason");
     let tested = format!("//! x\n#[cfg(test)]\nmod tests {{\n{}}}\n", "x\n".repeat(FILE_SOFT));

@@ -131,7 +131,8 @@ impl<T: ShardTransport> Client<T> {
     async fn greet(&self, node: Option<NodeId>, addresses: Vec<String>) -> Result<Greeting, TransferError> {
         let node = self.transport.connect(node, addresses.clone(), ANSWER).await?;
         let hello = self.hello(node).await?;
-        let record = hello.record.as_ref().and_then(|signed| self.peer_record(signed)).filter(|(said, _)| *said == node);
+        let record =
+            hello.record.as_ref().and_then(|signed| self.peer_record(signed)).filter(|(said, _)| *said == node);
         let mut known_at: Vec<String> = addresses.iter().map(|address| without_peer(address)).collect();
         let mut stores = false;
         if let Some((_, record)) = record {
@@ -140,7 +141,14 @@ impl<T: ShardTransport> Client<T> {
         }
         let mut distinct = BTreeSet::new();
         known_at.retain(|address| distinct.insert(address.clone()));
-        let live = LiveNode { node, addresses: known_at, boot_epoch: hello.boot_epoch, free: hello.free, domain: hello.domain, stores };
+        let live = LiveNode {
+            node,
+            addresses: known_at,
+            boot_epoch: hello.boot_epoch,
+            free: hello.free,
+            domain: hello.domain,
+            stores,
+        };
         Ok(Greeting { live, heard_of: self.peers_of(node).await })
     }
 

@@ -246,7 +246,9 @@ impl<T: ShardTransport> Client<T> {
         });
         match opened {
             Some(record) => Ok((*record).clone()),
-            None if !found.is_empty() => Err(RetrieveError::Integrity("no copy of the placement record verifies".into())),
+            None if !found.is_empty() => {
+                Err(RetrieveError::Integrity("no copy of the placement record verifies".into()))
+            }
             None => Err(RetrieveError::NoRecord { what: "placement", asked: fleet.len() }),
         }
     }
@@ -282,16 +284,14 @@ impl<T: ShardTransport> Client<T> {
             if wanted.is_empty() {
                 return reader.finish().map_err(damaged);
             }
-            let mut fetched = stream::iter(wanted.into_iter().map(|page| {
-                async move {
-                    if let Some(body) = cached.and_then(|file| cached_page(file, &page, source)) {
-                        return Ok((page.number, body.to_vec()));
-                    }
-                    let plain = 0..page.segment.plain as usize;
-                    let plain = self.fetch_plain(source, fleet, page.number, &page.segment, plain).await?;
-                    let body = page_bytes(&plain).map_err(|error| RetrieveError::Integrity(error.to_string()))?;
-                    Ok((page.number, body.to_vec()))
+            let mut fetched = stream::iter(wanted.into_iter().map(|page| async move {
+                if let Some(body) = cached.and_then(|file| cached_page(file, &page, source)) {
+                    return Ok((page.number, body.to_vec()));
                 }
+                let plain = 0..page.segment.plain as usize;
+                let plain = self.fetch_plain(source, fleet, page.number, &page.segment, plain).await?;
+                let body = page_bytes(&plain).map_err(|error| RetrieveError::Integrity(error.to_string()))?;
+                Ok((page.number, body.to_vec()))
             }))
             .buffer_unordered(4);
             while let Some(page) = fetched.next().await {

@@ -82,7 +82,8 @@ struct Part {
 /// Cuts a plaintext range of a segment into parts, in order.
 fn parts(stored: &StoredSegment, plain: Range<usize>) -> Vec<Part> {
     let (shape, k) = (stored.shape(), stored.shape().code().k());
-    let (Some(first), Some(last)) = (shape.locate(plain.start), plain.end.checked_sub(1).and_then(|at| shape.locate(at)))
+    let (Some(first), Some(last)) =
+        (shape.locate(plain.start), plain.end.checked_sub(1).and_then(|at| shape.locate(at)))
     else {
         return vec![];
     };
@@ -123,7 +124,11 @@ fn jobs(pieces: &[Piece]) -> Vec<Job> {
         }
         match out.last_mut() {
             // A gap of less than a unit is not worth a request of its own.
-            Some(job) if job.segment == piece.segment && plain.start >= job.plain.start && plain.start <= job.plain.end + UNIT => {
+            Some(job)
+                if job.segment == piece.segment
+                    && plain.start >= job.plain.start
+                    && plain.start <= job.plain.end + UNIT =>
+            {
                 job.plain.end = job.plain.end.max(plain.end);
                 job.pieces.push((index, plain));
             }
@@ -152,7 +157,8 @@ impl<T: ShardTransport> Client<T> {
         let ahead = (AHEAD_BYTES / file.code().segment_plain()).clamp(1, AHEAD_SEGMENTS);
         let fetches = jobs(pieces).into_iter().map(|job| async move {
             let segment = file.tree().segments.get(job.segment.0 as usize);
-            let segment = segment.ok_or_else(|| RetrieveError::Integrity(format!("segment {} does not exist", job.segment)))?;
+            let segment =
+                segment.ok_or_else(|| RetrieveError::Integrity(format!("segment {} does not exist", job.segment)))?;
             let bytes = self.fetch_plain(file.source(), fleet, job.segment, segment, job.plain.clone()).await?;
             Ok((job, bytes))
         });
@@ -162,7 +168,8 @@ impl<T: ShardTransport> Client<T> {
             let (job, bytes) = fetched?;
             for (index, range) in &job.pieces {
                 let piece = bytes.get(range.start - job.plain.start..range.end - job.plain.start);
-                let piece = piece.ok_or_else(|| RetrieveError::Integrity("segment is shorter than its entry says".into()))?;
+                let piece =
+                    piece.ok_or_else(|| RetrieveError::Integrity("segment is shorter than its entry says".into()))?;
                 sink(*index, piece).map_err(RetrieveError::Output)?;
                 progress(ReadProgress { bytes: piece.len() as u64 });
             }
@@ -194,7 +201,8 @@ impl<T: ShardTransport> Client<T> {
         for part in fetched {
             bytes.extend_from_slice(&part?);
         }
-        let skip = plan.first().and_then(|part| first_byte(opener.stored(), part)).map_or(0, |first| plain.start - first);
+        let skip =
+            plan.first().and_then(|part| first_byte(opener.stored(), part)).map_or(0, |first| plain.start - first);
         let end = skip.checked_add(plain.len()).filter(|end| *end <= bytes.len());
         let end = end.ok_or_else(|| damaged("is shorter than its entry says".into()))?;
         bytes.truncate(end);
@@ -283,7 +291,9 @@ impl<T: ShardTransport> Client<T> {
             };
             attempt += 1;
             match &error {
-                TransferError::Refused { reason: Refusal::Busy | Refusal::TimedOut, retry_after_ms } if attempt < ATTEMPTS => {
+                TransferError::Refused { reason: Refusal::Busy | Refusal::TimedOut, retry_after_ms }
+                    if attempt < ATTEMPTS =>
+                {
                     let wait = u64::from(*retry_after_ms).clamp(BUSY_MS << attempt.min(5), 5_000);
                     tokio::time::sleep(Duration::from_millis(wait)).await;
                 }
@@ -302,14 +312,18 @@ impl<T: ShardTransport> Client<T> {
 fn first_byte(stored: &StoredSegment, part: &Part) -> Option<usize> {
     let shape = stored.shape();
     let row = part.rows.start;
-    let byte = row.checked_mul(shape.code().row_plain())?.checked_add(part.columns.start.checked_mul(shape.frame_plain(row))?)?;
+    let byte = row
+        .checked_mul(shape.code().row_plain())?
+        .checked_add(part.columns.start.checked_mul(shape.frame_plain(row))?)?;
     (byte < shape.plain()).then_some(byte)
 }
 
 /// Whether the node is of no further use in this run.
 const fn shuns(error: &TransferError) -> bool {
     match error {
-        TransferError::Refused { reason, .. } => matches!(reason, Refusal::Denied | Refusal::Stopping | Refusal::Unsupported),
+        TransferError::Refused { reason, .. } => {
+            matches!(reason, Refusal::Denied | Refusal::Stopping | Refusal::Unsupported)
+        }
         TransferError::Unreachable(_)
         | TransferError::Lost(_)
         | TransferError::TooSlow

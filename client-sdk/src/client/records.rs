@@ -23,7 +23,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// A record, with where it belongs.
 pub(super) struct RecordToKeep<'a> {
-    pub(super) key: RecordKey,
     pub(super) group: &'a Signed,
     pub(super) group_id: GroupId,
     pub(super) record: &'a Signed,
@@ -67,25 +66,21 @@ impl<T: ShardTransport> Client<T> {
             group: record.group.clone(),
             record: record.record.clone(),
             voucher: None,
+            nonce: self.nonce(),
+        };
+        let bytes = record.record.to_bytes();
+        let expected = Expected {
+            node,
+            shard: ShardId::of(&bytes),
+            length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            group: record.group_id,
+            nonce: request.nonce,
+            boot_epoch: live.boot_epoch,
         };
         match self.transport.request(node, Request::PutRecord(request), ANSWER).await? {
-            Response::RecordKept { receipt } => {
-                let now = self.now();
-                let said = receipt
-                    .verify_by::<shoal_protocol::receipt::Receipt>(&node.into(), &self.network)
-                    .map_err(|error| TransferError::Lied(error.to_string()))?;
-                let expected = Expected {
-                    node,
-                    shard: ShardId::from_bytes(*record.key.as_bytes()),
-                    length: u32::try_from(record.record.to_bytes().len()).unwrap_or(u32::MAX),
-                    group: record.group_id,
-                    nonce: said.nonce,
-                    boot_epoch: live.boot_epoch,
-                };
-                check_receipt(&receipt, &expected, &self.network, now)
-                    .map(drop)
-                    .map_err(|error| TransferError::Lied(error.to_string()))
-            }
+            Response::RecordKept { receipt } => check_receipt(&receipt, &expected, &self.network, self.now())
+                .map(drop)
+                .map_err(|error| TransferError::Lied(error.to_string())),
             Response::Conflict { .. } => Err(TransferError::refused(Refusal::Conflict)),
             _ => Err(TransferError::Protocol("answered PUT_RECORD with something else".into())),
         }

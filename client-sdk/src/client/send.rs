@@ -83,7 +83,11 @@ impl<T: ShardTransport> Sender<T> {
                 },
             }
         }
-        if self.session.is_happy() { Ok(self.session.outcome()) } else { Err(self.too_few(self.session.weakest().unwrap_or(0))) }
+        if self.session.is_happy() {
+            Ok(self.session.outcome())
+        } else {
+            Err(self.too_few(self.session.weakest().unwrap_or(0)))
+        }
     }
 
     fn admit(

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 
 use super::{Environment, UploadError};
 use crate::keys::ReadKey;
-use crate::manifest::{BuildError, CachedPage, FileFeed, MANIFEST_MAX, Meta, PackError, Packer, TreeBuilder, TreeShape};
+use crate::manifest::{
+    BuildError, CachedPage, FileFeed, MANIFEST_MAX, Meta, PackError, Packer, TreeBuilder, TreeShape,
+};
 use crate::pipeline::{Chunker, FileLayout, PlainSegment, SegmentShards};
 
 /// Bytes read at once.
@@ -66,7 +68,8 @@ pub(super) fn seal_source(
     environment: &Environment,
     out: mpsc::Sender<SegmentShards>,
 ) -> Result<SealedSource, UploadError> {
-    let shape = TreeShape { file: *layout.file(), suite: layout.suite(), code: layout.code(), replicas: layout.replicas() };
+    let shape =
+        TreeShape { file: *layout.file(), suite: layout.suite(), code: layout.code(), replicas: layout.replicas() };
     let mut packer = Packer::new(shape.code, shape.replicas);
     let mut chunker = Chunker::new(shape.code);
     let mut tree = TreeBuilder::new(shape, read.clone(), || environment.random());
@@ -97,7 +100,14 @@ pub(super) fn seal_source(
         sealer.data(segment, &mut tree)?;
     }
     let root = tree.finish(&mut |number, body| sealer.page(number, body)).map_err(build_error)?;
-    Ok(SealedSource { root, bytes, entries, coded: sealer.coded, segments: sealer.segments, pages: sealer.pages.unwrap_or_default() })
+    Ok(SealedSource {
+        root,
+        bytes,
+        entries,
+        coded: sealer.coded,
+        segments: sealer.segments,
+        pages: sealer.pages.unwrap_or_default(),
+    })
 }
 
 fn feed_file(

@@ -10,9 +10,7 @@ use shoal_protocol::layout::SegmentShape;
 use shoal_protocol::limits::HINTS_MAX;
 use shoal_protocol::record::{Holder, OwnerRecord, PlacementRecord, RECORD_FORMAT, RecordKind};
 use shoal_protocol::sealing::KdfParams;
-use shoal_protocol::{
-    ByteCount, FileId, GroupId, NodeId, PublicKey, SegmentNumber, Signed, Suite,
-};
+use shoal_protocol::{ByteCount, FileId, GroupId, NodeId, PublicKey, SegmentNumber, Signed, Suite};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
@@ -257,7 +255,7 @@ impl<T: ShardTransport> Client<T> {
                 .map_err(|error| UploadError::TooLarge(error.to_string()))?;
             let group_id = GroupId::of_owner(&self.network, owner);
             let nodes = Self::record_nodes(fleet, &outcome.holders, &key);
-            let kept = self.keep_record(fleet, &nodes, &RecordToKeep { key, group, group_id, record: &record }).await;
+            let kept = self.keep_record(fleet, &nodes, &RecordToKeep { group, group_id, record: &record }).await;
             if kept.by.len() < need {
                 return Err(UploadError::Records { what, have: kept.by.len(), need, failures: kept.failures });
             }
@@ -360,6 +358,7 @@ fn bounded(addresses: &[String]) -> Vec<String> {
 }
 
 fn hints(placement: &PlacementRecord) -> Vec<Hint> {
-    let hint = |holder: &Holder| Hint { node: holder.node, address: holder.addresses.first().cloned().unwrap_or_default() };
+    let hint =
+        |holder: &Holder| Hint { node: holder.node, address: holder.addresses.first().cloned().unwrap_or_default() };
     placement.holders.iter().take(HINTS_MAX).map(hint).collect()
 }

@@ -20,6 +20,7 @@
 //! | page segment | `shoal page v1` | Kv, file, segment, salt | steward |
 //! | shard mask | `shoal mask v1` | Kv, file, segment, index, replica | steward |
 //! | placement record box | `shoal placement record v1` | Kv, salt | steward |
+//! | cached page of a manifest file | `shoal manifest page v1` | Kv, salt | steward |
 //! | audit tokens | `shoal audit token v1` | Kv, file | steward |
 //! | owner record box | `shoal owner record v1` | L, salt | who holds the capability string |
 //! | KEK | `shoal kek v1` | argon2id output | who knows the password |
@@ -38,7 +39,7 @@ use shoal_protocol::{FileId, SegmentNumber};
 use zeroize::Zeroizing;
 
 pub use sealed_box::{BoxError, BoxKey};
-pub use slot::{Kek, KdfError, SlotError, kek, make_slot, open_slots};
+pub use slot::{KdfError, Kek, SlotError, kek, make_slot, open_slots};
 
 /// Bytes of every symmetric key.
 pub const KEY: usize = 32;
@@ -163,8 +164,7 @@ impl VerifyKey {
     /// Masks shard `index` (0..k+m) of replica `replica` (0..r) of one segment.
     #[must_use]
     pub fn mask_key(&self, file: &FileId, segment: SegmentNumber, index: u8, replica: u8) -> MaskKey {
-        let parts: [&[u8]; 5] =
-            [self.as_bytes(), file.as_bytes(), &segment.0.to_le_bytes(), &[index], &[replica]];
+        let parts: [&[u8]; 5] = [self.as_bytes(), file.as_bytes(), &segment.0.to_le_bytes(), &[index], &[replica]];
         MaskKey::new(derive(hash::MASK, &parts))
     }
 
@@ -172,6 +172,12 @@ impl VerifyKey {
     #[must_use]
     pub fn placement_record_key(&self, salt: Salt) -> BoxKey {
         BoxKey::new(derive(hash::PLACEMENT_RECORD, &[self.as_bytes(), &salt]), salt)
+    }
+
+    /// Seals one cached page of a local manifest file.
+    #[must_use]
+    pub fn manifest_page_key(&self, salt: Salt) -> BoxKey {
+        BoxKey::new(derive(hash::MANIFEST_PAGE, &[self.as_bytes(), &salt]), salt)
     }
 
     /// Makes and checks the audit tokens of this file.
@@ -207,7 +213,7 @@ mod tests {
         let (read, page) = (root.read(), SegmentNumber::page(3).unwrap());
         let verify = read.verify();
         let number = SegmentNumber(7);
-        let rows: [(&str, [u8; KEY]); 14] = [
+        let rows: [(&str, [u8; KEY]); 15] = [
             ("owner public", root.owner_signer().verifying_key().to_bytes()),
             ("read", *read.as_bytes()),
             ("locator", *root.locator().as_bytes()),
@@ -220,6 +226,7 @@ mod tests {
             ("mask 7 5 1", *verify.mask_key(&FILE, number, 5, 1).as_bytes()),
             ("mask 7 1 5", *verify.mask_key(&FILE, number, 1, 5).as_bytes()),
             ("placement record", *verify.placement_record_key(SALT).key_bytes()),
+            ("manifest page", *verify.manifest_page_key(SALT).key_bytes()),
             ("audit token", *verify.audit_token_key(&FILE).as_bytes()),
             ("owner record", *root.locator().owner_record_key(SALT).key_bytes()),
         ];

@@ -99,7 +99,8 @@ pub fn open_slots(kek: &Kek, suite: Suite, file: &FileId, slots: &[KeySlot]) -> 
             continue;
         }
         let mut sealed = Zeroizing::new(slot.sealed);
-        let opened = slot_aead(kek, suite, &slot.salt).open(&nonce(0), &single_aad(suite, file, 0), sealed.as_mut_slice());
+        let opened =
+            slot_aead(kek, suite, &slot.salt).open(&nonce(0), &single_aad(suite, file, 0), sealed.as_mut_slice());
         if let Some(root) = opened.ok().and_then(|plain| <[u8; KEY]>::try_from(&*plain).ok()) {
             return Ok(RootKey::new(root));
         }

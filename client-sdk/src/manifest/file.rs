@@ -7,10 +7,9 @@
 //! body = { 0: network 32, 1: owner key 32, 2: locator 32, 3: hints [{ 0: node 32, 1: address text }],
 //!          4: signed owner record, 5: [signed placement record, by index], 6: [{ 0: page number, 1: sealed box }] }
 //! checksum = derive(manifest file, all bytes before)       found wrong before anything else is looked at
-//! sealed box of a page = its CBOR under derive(placement record, Kv, fresh salt), AAD number = page number
+//! sealed box of a page = its CBOR under derive(manifest page, Kv, fresh salt), AAD number = its segment number
 //! ```
-//! An AAD number of 2^31 or more tells a page from every placement record there will be. Pages are all there or none:
-//! the largest uploads keep theirs in the swarm only.
+//! Pages are all there or none: the largest uploads keep theirs in the swarm only.
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -76,7 +75,7 @@ impl CachedPage {
     /// Seals the CBOR of a page; `salt` is fresh.
     #[must_use]
     pub fn seal(layout: &FileLayout, verify: &VerifyKey, number: SegmentNumber, body: &[u8], salt: Salt) -> Self {
-        let key = verify.placement_record_key(salt);
+        let key = verify.manifest_page_key(salt);
         Self { number, sealed: key.seal(layout.suite(), layout.file(), u64::from(number.0), body) }
     }
 
@@ -91,7 +90,7 @@ impl CachedPage {
     /// # Errors
     /// [`BoxError`] if the key is of another file.
     pub fn open(&self, layout: &FileLayout, verify: &VerifyKey) -> Result<Zeroizing<Vec<u8>>, BoxError> {
-        let key = verify.placement_record_key(self.sealed.salt);
+        let key = verify.manifest_page_key(self.sealed.salt);
         key.open(layout.suite(), layout.file(), u64::from(self.number.0), &self.sealed)
     }
 

@@ -24,7 +24,7 @@ use crate::transport::{RetrieveJob, StoreJob};
 
 /// Who talks to whom.
 #[derive(Debug, Clone, Copy)]
-pub struct Parties<'a> {
+pub(super) struct Parties<'a> {
     /// The swarm both are in.
     pub network: &'a NetworkId,
     /// The other side.
@@ -37,7 +37,7 @@ pub struct Parties<'a> {
 
 /// How an exchange ended, and whether the lane may be used again.
 #[derive(Debug)]
-pub struct Ended<T> {
+pub(super) struct Ended<T> {
     /// The result.
     pub result: Result<T, TransferError>,
     /// Whether both sides are between transfers.
@@ -109,7 +109,11 @@ async fn read_message<T: Message>(
 }
 
 /// Sends one shard and returns the node's signed receipt, unchecked.
-pub async fn store<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, job: &StoreJob, parties: Parties<'_>) -> Ended<Signed> {
+pub(super) async fn store<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    job: &StoreJob,
+    parties: Parties<'_>,
+) -> Ended<Signed> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (stop, stopped) = watch::channel(false);
     let sending = send_shard(&mut writer, job, stopped);
@@ -175,7 +179,11 @@ async fn send_shard(
 }
 
 /// Fetches ranges of one shard, verified as they arrive.
-pub async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, job: &RetrieveJob, parties: Parties<'_>) -> Ended<Bytes> {
+pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    job: &RetrieveJob,
+    parties: Parties<'_>,
+) -> Ended<Bytes> {
     let mut watchdog = Watchdog::new();
     let header = encode_message(&Header::Retrieve { shard: job.shard, ranges: job.ranges.clone(), nonce: job.nonce });
     let sent = async {
@@ -214,8 +222,7 @@ async fn receive(
     job: &RetrieveJob,
     watchdog: &mut Watchdog,
 ) -> Result<Received, TransferError> {
-    let ranges: Vec<Range<u64>> =
-        job.ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
+    let ranges: Vec<Range<u64>> = job.ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
     let mut verifier = SliceVerifier::new(job.shard, u64::from(job.length), &ranges)
         .map_err(|error| TransferError::Protocol(error.to_string()))?;
     let mut bytes = Vec::with_capacity(job.ranges.iter().map(|range| (range.end - range.start) as usize).sum());

@@ -75,14 +75,15 @@ impl ShardTransport for LaneTransport {
     }
 
     async fn request(&self, node: NodeId, request: Request, deadline: Duration) -> Result<Response, TransferError> {
-        let body = self.swarm.request(node, request.to_bytes().into(), deadline).await.map_err(|error| match error {
-            RequestError::NotConnected => TransferError::Unreachable(error.to_string()),
-            RequestError::Busy => TransferError::refused(Refusal::Busy),
-            RequestError::TooLarge { .. } => TransferError::refused(Refusal::TooLarge),
-            RequestError::Unsupported => TransferError::Protocol(error.to_string()),
-            RequestError::Timeout(_) => TransferError::TooSlow,
-            RequestError::Closed => TransferError::Lost(error.to_string()),
-        })?;
+        let body =
+            self.swarm.request(node, request.to_bytes().into(), deadline).await.map_err(|error| match error {
+                RequestError::NotConnected => TransferError::Unreachable(error.to_string()),
+                RequestError::Busy => TransferError::refused(Refusal::Busy),
+                RequestError::TooLarge { .. } => TransferError::refused(Refusal::TooLarge),
+                RequestError::Unsupported => TransferError::Protocol(error.to_string()),
+                RequestError::Timeout(_) => TransferError::TooSlow,
+                RequestError::Closed => TransferError::Lost(error.to_string()),
+            })?;
         match Response::from_bytes(&body) {
             Ok(Response::Refused { reason, retry_after_ms }) => Err(TransferError::Refused { reason, retry_after_ms }),
             Ok(response) => Ok(response),

@@ -8,6 +8,7 @@ use shoal_protocol::SegmentNumber;
 use shoal_protocol::layout::{Code, SegmentShape, padme};
 use shoal_protocol::limits::SHARDS_PER_MANIFEST_MAX;
 
+use super::pool::{Buffer, Pool};
 use super::segment::PlainSegment;
 
 /// Why a stream was not cut.
@@ -18,14 +19,18 @@ pub enum ChunkError {
     TooLong(u32),
 }
 
+/// Plaintext buffers kept for the next segment.
+const IDLE_MAX: usize = 1;
+
 /// Cuts a stream.
 #[derive(Debug)]
 pub struct Chunker {
     code: Code,
     emitted: u32,
     total: u64,
-    held: Option<Vec<u8>>,
-    buffer: Vec<u8>,
+    pool: Pool,
+    held: Option<Buffer>,
+    buffer: Buffer,
     filled: usize,
 }
 
@@ -33,7 +38,8 @@ impl Chunker {
     /// A chunker at the start of an upload.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        Self { code, emitted: 0, total: 0, held: None, buffer: Vec::new(), filled: 0 }
+        let pool = Pool::new(code.segment_plain(), IDLE_MAX);
+        Self { code, emitted: 0, total: 0, pool, held: None, buffer: Buffer::from(Vec::new()), filled: 0 }
     }
 
     /// Bytes taken so far. The next one lies in segment `position / code.segment_plain()`.
@@ -45,7 +51,8 @@ impl Chunker {
     /// Room for the next bytes, never empty: read straight into it, then tell [`Chunker::advance`].
     pub fn space(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
-            let full = core::mem::replace(&mut self.buffer, vec![0; self.code.segment_plain()]);
+            let empty = self.pool.take(self.code.segment_plain());
+            let full = core::mem::replace(&mut self.buffer, empty);
             self.held = Some(full).filter(|bytes| !bytes.is_empty()).or(self.held.take());
             self.filled = 0;
         }
@@ -114,8 +121,8 @@ impl Chunker {
 pub struct Tail {
     code: Code,
     emitted: u32,
-    held: Option<Vec<u8>>,
-    buffer: Vec<u8>,
+    held: Option<Buffer>,
+    buffer: Buffer,
     zeros: u64,
 }
 
@@ -123,10 +130,11 @@ impl Iterator for Tail {
     type Item = PlainSegment;
 
     fn next(&mut self) -> Option<PlainSegment> {
-        let mut bytes = self.held.take().unwrap_or_else(|| core::mem::take(&mut self.buffer));
+        let mut bytes = self.held.take().unwrap_or_else(|| core::mem::replace(&mut self.buffer, Vec::new().into()));
         let room = self.code.segment_plain().saturating_sub(bytes.len());
         let padding = usize::try_from(self.zeros).unwrap_or(usize::MAX).min(room);
-        bytes.resize(bytes.len() + padding, 0);
+        let padded = bytes.len() + padding;
+        bytes.resize(padded, 0);
         self.zeros -= padding as u64;
         let last = self.buffer.is_empty() && self.zeros == 0;
         let segment = plain_segment(self.code, self.emitted, last, bytes);
@@ -136,7 +144,7 @@ impl Iterator for Tail {
 }
 
 /// A full segment, or the shorter last one; None when there are no bytes.
-fn plain_segment(code: Code, number: u32, last: bool, bytes: Vec<u8>) -> Option<PlainSegment> {
+fn plain_segment(code: Code, number: u32, last: bool, bytes: Buffer) -> Option<PlainSegment> {
     let shape = SegmentShape::new(code, bytes.len()).ok()?;
     Some(PlainSegment { number: SegmentNumber(number), last, shape, bytes })
 }
@@ -171,7 +179,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8 + 1).collect();
             for piece in [full - 1, full, 3 * full + 5] {
                 let segments = cut(code, &bytes, piece);
-                let stream: Vec<u8> = segments.iter().flat_map(|segment| segment.bytes.clone()).collect();
+                let stream: Vec<u8> = segments.iter().flat_map(|segment| segment.bytes.to_vec()).collect();
                 assert_eq!(stream.len() as u64, padme(length as u64));
                 assert!(stream.starts_with(&bytes) && stream[length..].iter().all(|byte| *byte == 0));
                 for (i, segment) in segments.iter().enumerate() {
@@ -193,7 +201,7 @@ mod tests {
             let count = chunker.space().len();
             chunker.space().fill(7);
             seen += usize::from(chunker.advance(count).unwrap().is_some());
-            assert_eq!(chunker.advance(0), Ok(None));
+            assert!(chunker.advance(0).unwrap().is_none());
         }
         assert_eq!(seen, 2, "the third is held back");
         assert!(chunker.finish().unwrap().last().unwrap().is_last());

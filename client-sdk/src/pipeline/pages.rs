@@ -33,10 +33,10 @@ pub enum PagePlainError {
 /// The plaintext of the page segment that holds `page`.
 ///
 /// # Errors
-/// [`PagePlainError::TooLong`] over [`PAGE_MAX`].
+/// [`PagePlainError::TooLong`] where page and prefix together are over [`PAGE_MAX`].
 pub fn page_plain(page: &[u8]) -> Result<Vec<u8>, PagePlainError> {
     let too_long = PagePlainError::TooLong(page.len());
-    let length = u32::try_from(page.len()).ok().filter(|_| page.len() <= PAGE_MAX).ok_or(too_long)?;
+    let length = u32::try_from(page.len()).ok().filter(|_| page.len() <= PAGE_MAX - PREFIX).ok_or(too_long)?;
     let padded = usize::try_from(padded_length(length)).map_err(|_| too_long)?;
     let mut out = Vec::with_capacity(padded);
     out.extend_from_slice(&length.to_le_bytes());
@@ -54,7 +54,7 @@ pub fn page_bytes(plain: &[u8]) -> Result<&[u8], PagePlainError> {
     let (prefix, rest) = plain.split_first_chunk::<PREFIX>().ok_or(short)?;
     let length = u32::from_le_bytes(*prefix);
     let count = usize::try_from(length).unwrap_or(usize::MAX);
-    if count > PAGE_MAX {
+    if count > PAGE_MAX - PREFIX {
         return Err(PagePlainError::TooLong(count));
     }
     let expected = padded_length(length);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn pages_round_trip_and_only_their_own_form_is_read() {
-        for length in [0, 1, 3, 4, 5, 1000, PAGE_MAX - 1, PAGE_MAX] {
+        for length in [0, 1, 3, 4, 5, 1000, PAGE_MAX - PREFIX - 1, PAGE_MAX - PREFIX] {
             let page = vec![0xa5; length];
             let plain = page_plain(&page).unwrap();
             assert_eq!(plain.len() as u64, padme(4 + length as u64));
@@ -92,7 +92,8 @@ mod tests {
                 assert_eq!(page_bytes(&bad), Err(PagePlainError::Padding));
             }
         }
-        assert_eq!(page_plain(&[0; PAGE_MAX + 1]), Err(PagePlainError::TooLong(PAGE_MAX + 1)));
+        let over = PAGE_MAX - PREFIX + 1;
+        assert_eq!(page_plain(&vec![0; over]), Err(PagePlainError::TooLong(over)));
         assert!(matches!(page_bytes(&[0xff; 64]), Err(PagePlainError::TooLong(_))));
         assert!(matches!(page_bytes(&[]), Err(PagePlainError::Length { .. })));
     }

@@ -1,11 +1,14 @@
 //! One row of a segment on its way to storage: plain, sealed, coded, masked, each a type. A state is only reached from
 //! the one before, in place, on the units' final memory; it never allocates unit bytes of its own.
 
+use core::ops::Range;
+
 use blake3::Hasher;
 use shoal_protocol::limits::TAG;
 use shoal_protocol::sealing::{FrameAad, nonce};
 use sia_reed_solomon::ReedSolomon;
 
+use super::pool::Buffer;
 use super::seal::{Aead, Mask};
 
 /// What every frame of a row is sealed with.
@@ -15,8 +18,9 @@ pub(super) struct FrameSealer<'a> {
     pub(super) first: FrameAad,
 }
 
-/// k data units that hold plaintext and m empty ones.
+/// The plaintext of a row and the n units it will become; what is in them counts for nothing.
 pub(super) struct PlainRow<'a> {
+    plain: &'a [u8],
     units: Vec<&'a mut [u8]>,
     data: usize,
 }
@@ -27,38 +31,33 @@ pub(super) struct SealedRow<'a>(Vec<&'a mut [u8]>);
 /// Parity units computed over the sealed ones.
 pub(super) struct CodedRow<'a>(Vec<&'a mut [u8]>);
 
-/// Every unit of every replica under its own keystream: what nodes may see.
-pub(super) struct MaskedRow<'a>(Vec<&'a mut [u8]>);
-
 impl<'a> PlainRow<'a> {
-    /// Lengthens each shard in `shards` (index order, one replica) by one unit of `unit_length` bytes and lays `plain`
-    /// into the first `data` of them, frame by frame; the rest of the last frames is zero.
-    pub(super) fn lay(shards: &'a mut [Vec<u8>], data: usize, unit_length: usize, plain: &[u8]) -> Self {
-        let frame_length = unit_length - TAG;
-        let mut frames = plain.chunks(frame_length);
-        let units = shards
-            .iter_mut()
-            .enumerate()
-            .map(|(index, shard)| {
-                let start = shard.len();
-                if index < data {
-                    shard.extend_from_slice(frames.next().unwrap_or_default());
-                }
-                shard.resize(start + unit_length, 0);
-                &mut shard[start..]
-            })
-            .collect();
-        Self { units, data }
+    /// A row of `plain` bytes for the units at `at` of `shards` (index order, one replica, the first `data` for data).
+    pub(super) fn new(plain: &'a [u8], shards: &'a mut [Buffer], data: usize, at: &Range<usize>) -> Self {
+        Self { plain, units: units(shards, at).collect(), data }
     }
 
-    /// Seals every data unit.
+    /// Seals the plaintext frame by frame into the data units; the rest of the last frames is zero.
     pub(super) fn seal(mut self, sealer: &FrameSealer<'_>) -> SealedRow<'a> {
+        let mut rest = self.plain;
         for (counter, unit) in (sealer.first.counter..).zip(self.units.iter_mut().take(self.data)) {
-            let aad = FrameAad { counter, ..sealer.first };
-            sealer.aead.seal(&nonce(counter), &aad.to_bytes(), unit);
+            let aad = FrameAad { counter, ..sealer.first }.to_bytes();
+            let (frame, behind) = rest.split_at(rest.len().min(unit.len() - TAG));
+            rest = behind;
+            if frame.len() == unit.len() - TAG {
+                sealer.aead.seal_into(&nonce(counter), &aad, frame, unit);
+            } else {
+                unit.fill(0);
+                unit[..frame.len()].copy_from_slice(frame);
+                sealer.aead.seal(&nonce(counter), &aad, unit);
+            }
         }
         SealedRow(self.units)
     }
+}
+
+fn units<'a>(shards: &'a mut [Buffer], at: &Range<usize>) -> impl Iterator<Item = &'a mut [u8]> {
+    shards.iter_mut().map(|shard| &mut shard[at.clone()])
 }
 
 impl<'a> SealedRow<'a> {
@@ -72,28 +71,23 @@ impl<'a> SealedRow<'a> {
 }
 
 impl<'a> CodedRow<'a> {
-    /// Copies the row to the other replicas, then masks every unit of all of them. `masks` has one keystream per shard,
-    /// replica by replica; `offset` is where the row begins within each shard.
-    pub(super) fn mask(self, copies: &'a mut [Vec<u8>], masks: &[Mask], offset: usize) -> MaskedRow<'a> {
-        let mut units = self.0;
-        let width = units.len();
-        for (position, copy) in copies.iter_mut().enumerate() {
-            let start = copy.len();
-            copy.extend_from_slice(units[position % width]);
-            units.push(&mut copy[start..]);
+    /// Copies the row to the units at `at` of the other replicas, then masks every unit of all of them and feeds it to
+    /// the hasher of its shard while it is in the cache. `shards` has a keystream and a hasher per shard, replica by
+    /// replica. After this the row's bytes are what nodes may see.
+    pub(super) fn mask(self, copies: &mut [Buffer], shards: &mut [(Mask, Hasher)], at: &Range<usize>) {
+        let width = self.0.len();
+        let (first, others) = shards.split_at_mut(width.min(shards.len()));
+        for (position, (copy, shard)) in units(copies, at).zip(others).enumerate() {
+            copy.copy_from_slice(self.0[position % width]);
+            finish(copy, shard, at.start);
         }
-        for (unit, mask) in units.iter_mut().zip(masks) {
-            mask.apply(offset, unit);
+        for (unit, shard) in self.0.into_iter().zip(first) {
+            finish(unit, shard, at.start);
         }
-        MaskedRow(units)
     }
 }
 
-impl MaskedRow<'_> {
-    /// Feeds each unit to the hasher of its shard.
-    pub(super) fn hash(self, hashers: &mut [Hasher]) {
-        for (unit, hasher) in self.0.iter().zip(hashers) {
-            hasher.update(unit);
-        }
-    }
+fn finish(unit: &mut [u8], (mask, hasher): &mut (Mask, Hasher), offset: usize) {
+    mask.apply(offset, unit);
+    hasher.update(unit);
 }

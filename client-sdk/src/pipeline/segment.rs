@@ -10,15 +10,17 @@
 
 use std::sync::Arc;
 
+use blake3::Hasher;
 use bytes::Bytes;
 use shoal_protocol::layout::{Code, SegmentShape};
-use shoal_protocol::limits::REPLICAS_MAX;
+use shoal_protocol::limits::{REPLICAS_MAX, SEGMENT_UNITS_MAX, UNIT};
 use shoal_protocol::page::{SegmentRef, ShardIds};
 use shoal_protocol::sealing::{FrameAad, Salt};
 use shoal_protocol::{FileId, SegmentNumber, ShardId, Suite};
 use sia_reed_solomon::ReedSolomon;
 
 use super::pages::{PagePlainError, page_plain};
+use super::pool::{Buffer, Pool};
 use super::row::{FrameSealer, PlainRow};
 use super::seal::{Aead, Mask};
 use crate::keys::{ReadKey, SealKey, VerifyKey};
@@ -31,6 +33,8 @@ pub struct FileLayout {
     code: Code,
     replicas: u8,
     coder: Arc<ReedSolomon>,
+    /// Shards of full segments; at most one segment's worth (64 MiB) lies unused.
+    shards: Pool,
 }
 
 /// Why settings make no layout.
@@ -55,7 +59,8 @@ impl FileLayout {
         }
         let code = Code::new(code.k(), code.m()).map_err(|_| LayoutError::Code(code))?;
         let coder = ReedSolomon::new(code.k(), code.m()).map_err(|_| LayoutError::Code(code))?;
-        Ok(Self { file, suite, code, replicas, coder: Arc::new(coder) })
+        let shards = Pool::new(code.rows_per_segment() * UNIT, code.n());
+        Ok(Self { file, suite, code, replicas, coder: Arc::new(coder), shards })
     }
 
     /// The upload.
@@ -107,7 +112,14 @@ impl FileLayout {
     }
 
     /// AAD of the frame at `row`, `column` of a segment.
-    pub(super) fn aad(&self, segment: SegmentNumber, shape: &SegmentShape, last: bool, row: usize, column: usize) -> FrameAad {
+    pub(super) fn aad(
+        &self,
+        segment: SegmentNumber,
+        shape: &SegmentShape,
+        last: bool,
+        row: usize,
+        column: usize,
+    ) -> FrameAad {
         let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         FrameAad {
             suite: self.suite,
@@ -122,12 +134,12 @@ impl FileLayout {
 }
 
 /// Plaintext of one segment, padding included, not yet sealed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct PlainSegment {
     pub(super) number: SegmentNumber,
     pub(super) last: bool,
     pub(super) shape: SegmentShape,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Buffer,
 }
 
 /// Why a segment was not sealed.
@@ -174,8 +186,9 @@ impl PlainSegment {
         if !number.is_page() {
             return Err(PagePlainError::Number(number));
         }
-        let bytes = page_plain(page)?;
-        let shape = SegmentShape::new(code, bytes.len()).map_err(|_| PagePlainError::TooLong(page.len()))?;
+        let plain = page_plain(page)?;
+        let shape = SegmentShape::new(code, plain.len()).map_err(|_| PagePlainError::TooLong(page.len()))?;
+        let bytes = Buffer::from(plain);
         Ok(Self { number, last: true, shape, bytes })
     }
 
@@ -212,35 +225,34 @@ impl PlainSegment {
         let aead = layout.aead(&segment_key(layout, &verify, Some(read), self.number, &salt).unwrap_or_else(|| {
             unreachable!("with the read key every segment has a key");
         }));
-        let masks: Vec<Mask> = (0..layout.units())
+        let mut finishers: Vec<(Mask, Hasher)> = (0..layout.units())
             .filter_map(|unit| layout.place(unit))
-            .map(|place| layout.mask(&verify, self.number, place))
+            .map(|place| (layout.mask(&verify, self.number, place), Hasher::new()))
             .collect();
-        let mut shards: Vec<Vec<u8>> = masks.iter().map(|_| Vec::with_capacity(shape.shard_length())).collect();
-        let mut hashers = vec![blake3::Hasher::new(); masks.len()];
+        let mut shards: Vec<Buffer> = finishers.iter().map(|_| layout.shards.take(shape.shard_length())).collect();
 
         for (row, plain) in self.bytes.chunks(code.row_plain()).enumerate() {
-            let sealer =
-                FrameSealer { aead: &aead, first: layout.aad(self.number, &shape, self.last, row, 0) };
+            let sealer = FrameSealer { aead: &aead, first: layout.aad(self.number, &shape, self.last, row, 0) };
+            let at = shape.shard_offset(row)..shape.shard_offset(row) + shape.unit_length(row);
             let (first, copies) = shards.split_at_mut(code.n());
-            PlainRow::lay(first, code.k(), shape.unit_length(row), plain)
-                .seal(&sealer)
-                .code(layout.coder())
-                .mask(copies, &masks, shape.shard_offset(row))
-                .hash(&mut hashers);
+            PlainRow::new(plain, first, code.k(), &at).seal(&sealer).code(layout.coder()).mask(
+                copies,
+                &mut finishers,
+                &at,
+            );
         }
-        Ok(self.finish(salt, shards, &hashers))
+        Ok(self.finish(salt, shards, &finishers))
     }
 
-    fn finish(self, salt: Salt, shards: Vec<Vec<u8>>, hashers: &[blake3::Hasher]) -> SegmentShards {
+    fn finish(self, salt: Salt, shards: Vec<Buffer>, finishers: &[(Mask, Hasher)]) -> SegmentShards {
         debug_assert!(shards.iter().all(|shard| shard.len() == self.shape.shard_length()));
         let shards: Vec<Shard> = shards
             .into_iter()
-            .zip(hashers)
+            .zip(finishers)
             .enumerate()
-            .map(|(unit, (bytes, hasher))| {
+            .map(|(unit, (bytes, (_, hasher)))| {
                 let id = ShardId::from_bytes(*hasher.finalize().as_bytes());
-                Shard { unit, id, bytes: Bytes::from(bytes) }
+                Shard { unit, id, bytes: Bytes::from_owner(bytes) }
             })
             .collect();
         let ids: Vec<ShardId> = shards.iter().map(|shard| shard.id).collect();
@@ -269,4 +281,4 @@ pub(super) fn segment_key(
     read.map(|read| read.segment_key(&layout.file, number, salt))
 }
 
-const _: () = assert!(shoal_protocol::limits::SEGMENT_UNITS_MAX * shoal_protocol::limits::UNIT <= u32::MAX as usize);
+const _: () = assert!(SEGMENT_UNITS_MAX * UNIT <= u32::MAX as usize);

@@ -82,7 +82,10 @@ pub struct SliceVerifier {
 
 impl core::fmt::Debug for SliceVerifier {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("SliceVerifier").field("next", &self.next).field("refused", &self.refused).finish_non_exhaustive()
+        f.debug_struct("SliceVerifier")
+            .field("next", &self.next)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
     }
 }
 

@@ -129,8 +129,12 @@ impl FetchSession {
             }
         }
         let lacking = self.code.k().saturating_sub(underway.len());
-        let more: Vec<usize> =
-            unasked.into_iter().filter(|(column, _)| !underway.contains(column)).map(|(_, unit)| unit).take(lacking).collect();
+        let more: Vec<usize> = unasked
+            .into_iter()
+            .filter(|(column, _)| !underway.contains(column))
+            .map(|(_, unit)| unit)
+            .take(lacking)
+            .collect();
         more.into_iter().for_each(|unit| self.ask(unit));
     }
 }

@@ -155,7 +155,8 @@ impl StoreSession {
         self.landed(task.node);
         let again = task.attempt.saturating_add(1);
         if error.retryable() && again < self.limits.attempts && !self.failed.contains_key(&task.node) {
-            let hint = if let TransferError::Refused { retry_after_ms, .. } = error { u64::from(retry_after_ms) } else { 0 };
+            let hint =
+                if let TransferError::Refused { retry_after_ms, .. } = error { u64::from(retry_after_ms) } else { 0 };
             let delay_ms = hint.clamp(100 << again.min(6), 10_000);
             *self.flying.entry(task.node).or_default() += 1;
             self.actions.push_back(StoreAction::Send { task: StoreTask { attempt: again, ..task }, delay_ms });
@@ -196,7 +197,8 @@ impl StoreSession {
     #[must_use]
     pub fn is_happy(&self) -> bool {
         let complete = |held: &[Option<NodeId>]| held.iter().all(Option::is_some);
-        let enough = |held: &[Option<NodeId>]| held.iter().flatten().collect::<BTreeSet<_>>().len() >= self.code.happy();
+        let enough =
+            |held: &[Option<NodeId>]| held.iter().flatten().collect::<BTreeSet<_>>().len() >= self.code.happy();
         self.done.iter().all(|(_, held)| enough(held) || (self.colocate && complete(held)))
     }
 
@@ -224,7 +226,9 @@ impl StoreSession {
                 }
             }
             match ranges.last_mut() {
-                Some(last) if last.slots == slots && last.last.0.checked_add(1) == Some(segment.0) => last.last = *segment,
+                Some(last) if last.slots == slots && last.last.0.checked_add(1) == Some(segment.0) => {
+                    last.last = *segment
+                }
                 _ => ranges.push(PlacementRange { first: *segment, last: *segment, slots }),
             }
         }
@@ -302,7 +306,11 @@ mod tests {
     }
 
     /// Runs the session against nodes that all answer by `answer`, and returns the outcome.
-    fn run(session: &mut StoreSession, segments: u32, mut answer: impl FnMut(StoreTask) -> Result<(), TransferError>) -> StoreOutcome {
+    fn run(
+        session: &mut StoreSession,
+        segments: u32,
+        mut answer: impl FnMut(StoreTask) -> Result<(), TransferError>,
+    ) -> StoreOutcome {
         let mut next = 0;
         loop {
             while next < segments && session.wants_segment() {
@@ -347,7 +355,8 @@ mod tests {
         assert!(outcome.missing.is_empty());
         assert!(outcome.holders.contains(&node(7)));
         let placed = |segment: u32, unit: usize| {
-            let range = outcome.ranges.iter().find(|range| range.first.0 <= segment && segment <= range.last.0).unwrap();
+            let range =
+                outcome.ranges.iter().find(|range| range.first.0 <= segment && segment <= range.last.0).unwrap();
             outcome.holders[usize::from(range.slots[slot_of(SegmentNumber(segment), unit, 6).unwrap()].unwrap())]
         };
         let all: BTreeSet<_> = (0..6).map(|unit| placed(8, unit)).collect();
@@ -357,8 +366,9 @@ mod tests {
     #[test]
     fn without_spares_the_missing_are_named() {
         let mut session = session(6, 0);
-        let outcome =
-            run(&mut session, 4, |task| if task.node == node(2) { Err(TransferError::refused(Refusal::NoSpace)) } else { Ok(()) });
+        let outcome = run(&mut session, 4, |task| {
+            if task.node == node(2) { Err(TransferError::refused(Refusal::NoSpace)) } else { Ok(()) }
+        });
         assert_eq!(outcome.missing.len(), 4);
         assert_eq!(outcome.failed.get(&node(2)), Some(&TransferError::refused(Refusal::NoSpace)));
         assert!(session.is_happy(), "5 of 6 are k + ceil(m/2)");

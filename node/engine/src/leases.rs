@@ -1,4 +1,5 @@
-//! Whether a lease group counts: signed by its owner, not over, not from the future, not older than the one held.
+//! Whether a lease group counts: signed by its owner, not over, not from the future, not older than the one held. It
+//! never stores a group and does not count bytes.
 
 use shoal_protocol::group::Group;
 use shoal_protocol::{GroupId, NetworkId, PublicKey, Refusal, Signed, UnixMillis, Verified};
@@ -116,6 +117,9 @@ mod tests {
         assert!(matches!(known, LeaseDecision::Known(_)));
         assert_eq!(known.lease().group.expires, UnixMillis(3_000_000));
         let foreign = signed(7, 1, 3_000_000, 2);
-        assert!(matches!(decide(&one, Some(&foreign)), LeaseDecision::Keep(_)), "a held group of another owner is none");
+        assert!(
+            matches!(decide(&one, Some(&foreign)), LeaseDecision::Keep(_)),
+            "a held group of another owner is none"
+        );
     }
 }

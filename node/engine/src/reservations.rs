@@ -58,15 +58,22 @@ impl<T> Reservations<T> {
         Ok(())
     }
 
+    /// Whether `peer` holds this promise; it stays his.
+    ///
+    /// # Errors
+    /// [`Refusal::NoReservation`] if it is unknown, used, expired or another peer's.
+    pub fn check(&mut self, id: ReservationId, peer: &NodeId, uptime_ms: u64) -> Result<(), Refusal> {
+        self.expire(uptime_ms);
+        let own = self.held.get(&id).is_some_and(|held| held.peer == *peer);
+        if own { Ok(()) } else { Err(Refusal::NoReservation) }
+    }
+
     /// What was promised, once, to the peer it was promised to.
     ///
     /// # Errors
     /// [`Refusal::NoReservation`] if it is unknown, used, expired or another peer's.
     pub fn take(&mut self, id: ReservationId, peer: &NodeId, uptime_ms: u64) -> Result<T, Refusal> {
-        self.expire(uptime_ms);
-        if self.held.get(&id).is_none_or(|held| held.peer != *peer) {
-            return Err(Refusal::NoReservation);
-        }
+        self.check(id, peer, uptime_ms)?;
         let held = self.held.remove(&id).ok_or(Refusal::NoReservation)?;
         self.forget(&held.peer);
         Ok(held.value)
@@ -74,8 +81,12 @@ impl<T> Reservations<T> {
 
     /// Drops what is over.
     pub fn expire(&mut self, uptime_ms: u64) {
-        let over: Vec<(ReservationId, NodeId)> =
-            self.held.iter().filter(|(_, held)| held.until_ms <= uptime_ms).map(|(id, held)| (*id, held.peer)).collect();
+        let over: Vec<(ReservationId, NodeId)> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.until_ms <= uptime_ms)
+            .map(|(id, held)| (*id, held.peer))
+            .collect();
         for (id, peer) in over {
             self.held.remove(&id);
             self.forget(&peer);
@@ -120,6 +131,8 @@ mod tests {
         }
         assert_eq!(reservations.add(ReservationId(0), peer(1), 9, 0), Err(Refusal::Busy));
         assert_eq!(reservations.take(ReservationId(0), &peer(2), 1), Err(Refusal::NoReservation));
+        assert_eq!(reservations.check(ReservationId(0), &peer(2), 1), Err(Refusal::NoReservation));
+        assert_eq!(reservations.check(ReservationId(0), &peer(1), 1), Ok(()));
         assert_eq!(reservations.take(ReservationId(0), &peer(1), 1), Ok(0));
         assert_eq!(reservations.take(ReservationId(0), &peer(1), 1), Err(Refusal::NoReservation));
         assert_eq!(reservations.take(ReservationId(1), &peer(1), RESERVATION_MS - 1), Ok(1));
@@ -136,6 +149,10 @@ mod tests {
         assert_eq!(reservations.add(ReservationId(9999), peer(1), (), 0), Err(Refusal::Busy));
         assert_eq!(reservations.add(ReservationId(9999), peer(2), (), 0), Ok(()));
         assert_eq!(reservations.len(), PER_PEER_MAX + 1);
-        assert_eq!(reservations.add(ReservationId(10_000), peer(1), (), RESERVATION_MS), Ok(()), "the old ones are over");
+        assert_eq!(
+            reservations.add(ReservationId(10_000), peer(1), (), RESERVATION_MS),
+            Ok(()),
+            "the old ones are over"
+        );
     }
 }

@@ -18,7 +18,7 @@ use super::index::Slot;
 use super::record::{Entry, HEADER_BYTES, Kind, record_size, tail};
 use super::segment::{Active, SEGMENT_RECORDS_MAX};
 use super::space::SpaceReservation;
-use super::vfs::{Vfs, is_no_space};
+use super::vfs::{DirLock, Vfs, is_no_space};
 use super::{Shared, Stored};
 
 /// A batch is written once it holds this many bytes,
@@ -52,6 +52,13 @@ pub(crate) struct Append {
 impl Append {
     fn size(&self) -> u64 {
         record_size(length(&self.payload), length(&self.outboard))
+    }
+
+    /// Answers after unused space is given back, so that a caller that hears a refusal may reserve again at once.
+    fn answer(self, result: Result<Stored, PutError>) {
+        drop(self.space);
+        // A caller that gave up no longer listens.
+        let _ = self.done.send(result);
     }
 }
 
@@ -88,6 +95,8 @@ pub(crate) struct Writer {
     pub previous: (u32, u64),
     pub next_sequence: u64,
     pub failures: u32,
+    /// Held here so that nobody opens the directory while a last batch is still written.
+    pub _lock: Box<dyn DirLock>,
 }
 
 fn length(bytes: &[u8]) -> u32 {
@@ -117,8 +126,7 @@ impl Writer {
             Ok(entries) => self.publish(batch, &kinds, &entries),
             Err(error) => {
                 for append in batch {
-                    // A caller that gave up no longer listens.
-                    let _ = append.done.send(Err(error));
+                    append.answer(Err(error));
                 }
             }
         }
@@ -131,7 +139,7 @@ impl Writer {
         let (mut kept, mut kinds) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for append in batch {
             if self.shared.index().is_full(append.kind, BATCH_RECORDS, self.shared.shards_max) {
-                let _ = append.done.send(Err(PutError::IndexFull));
+                append.answer(Err(PutError::IndexFull));
                 continue;
             }
             let verdict = match append.kind {
@@ -148,9 +156,7 @@ impl Writer {
                     kinds.push(None);
                     kept.push(append);
                 }
-                Verdict::Refuse(error) => {
-                    let _ = append.done.send(Err(error));
-                }
+                Verdict::Refuse(error) => append.answer(Err(error)),
             }
         }
         (kept, kinds)
@@ -216,7 +222,9 @@ impl Writer {
         let tails: Vec<Vec<u8>> = records
             .iter()
             .zip(&entries)
-            .map(|((append, _), entry)| tail(if entry.payload == 0 { 0 } else { append.crc }, entry.payload, entry.outboard))
+            .map(|((append, _), entry)| {
+                tail(if entry.payload == 0 { 0 } else { append.crc }, entry.payload, entry.outboard)
+            })
             .collect();
         let mut buffers = Vec::with_capacity(records.len().saturating_mul(4));
         for ((((append, _), entry), head), tail) in records.iter().zip(&entries).zip(&heads).zip(&tails) {
@@ -264,7 +272,9 @@ impl Writer {
     fn take_active(&mut self, size: u64, records: usize) -> Result<Active, PutError> {
         if let Some(active) = self.active.take() {
             let room = active.synced.saturating_add(size) <= self.shared.segment_bytes;
-            if active.entries.is_empty() || (room && active.entries.len().saturating_add(records) <= SEGMENT_RECORDS_MAX) {
+            if active.entries.is_empty()
+                || (room && active.entries.len().saturating_add(records) <= SEGMENT_RECORDS_MAX)
+            {
                 return Ok(active);
             }
             self.retire(&active);
@@ -335,11 +345,13 @@ impl Writer {
                 Some(Kind::Ref) => Stored::Referenced,
                 Some(_) => Stored::New,
             };
-            if let Some(kind) = kind {
-                let size = size_of(&append, *kind);
-                append.space.consume(size);
+            let size = kind.map(|kind| size_of(&append, kind));
+            let Append { space, done, .. } = append;
+            match size {
+                Some(size) => space.consume(size),
+                None => drop(space),
             }
-            let _ = append.done.send(Ok(stored));
+            let _ = done.send(Ok(stored));
         }
     }
 }

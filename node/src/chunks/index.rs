@@ -163,10 +163,10 @@ impl Index {
     /// Newer bytes of a shard replace older ones; the groups that held it go on holding it.
     fn insert(&mut self, key: &[u8; 32], slot: Slot, same: SameKey<'_>) {
         let Some(old) = self.find(key, same) else {
-            if self.shards.contains_key(&prefix(key)) {
-                self.collided.insert(*key, slot);
+            if let std::collections::hash_map::Entry::Vacant(e) = self.shards.entry(prefix(key)) {
+                e.insert(slot);
             } else {
-                self.shards.insert(prefix(key), slot);
+                self.collided.insert(*key, slot);
             }
             return;
         };

@@ -117,7 +117,7 @@ use index::{Index, Slot};
 use record::Codec;
 use segment::Files;
 use space::Space;
-use vfs::{DirLock, Vfs};
+use vfs::Vfs;
 
 pub use error::{OpenError, PutError, ReadError, ReserveError};
 pub use read::ReadOutcome;
@@ -199,7 +199,6 @@ struct Inner {
     places: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    lock: Mutex<Option<Box<dyn DirLock>>>,
 }
 
 /// What handles and writer thread share. Only the writer changes the index.
@@ -453,7 +452,6 @@ impl Store {
         {
             tracing::error!("the writer thread panicked");
         }
-        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     async fn put_signed(

@@ -71,6 +71,7 @@ pub(super) fn open(
         previous: found.previous,
         next_sequence: found.next_sequence,
         failures: 0,
+        _lock: lock,
     };
     // One place more than permits, so that `Request::Close` always fits.
     let (queue, requests) = mpsc::sync_channel::<Request>(QUEUE_RECORDS.saturating_add(1));
@@ -85,7 +86,6 @@ pub(super) fn open(
         places: Arc::new(Semaphore::new(QUEUE_RECORDS)),
         hashing: Arc::new(Semaphore::new(cores.min(HASHING_MAX))),
         thread: Mutex::new(Some(thread)),
-        lock: Mutex::new(Some(lock)),
     };
     Ok((Store { inner: Arc::new(inner) }, report))
 }

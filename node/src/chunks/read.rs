@@ -45,7 +45,9 @@ pub(crate) fn read_header(file: &dyn VfsFile, codec: &Codec, segment: u32, offse
 
 /// Whether the record at `slot` is the shard `key`; a damaged header is not.
 pub(crate) fn is_shard(files: &Files, codec: &Codec, slot: &Slot, key: &[u8; 32]) -> bool {
-    files.get(slot.segment).map_err(ReadError::Io)
+    files
+        .get(slot.segment)
+        .map_err(ReadError::Io)
         .and_then(|file| read_header(file.as_ref(), codec, slot.segment, slot.offset()))
         .is_ok_and(|entry| entry.kind == Kind::Put && entry.key == *key)
 }

@@ -219,12 +219,7 @@ impl Codec {
     }
 
     /// Checks a header read at `offset` of `segment`. A true copy from elsewhere is invalid here.
-    pub(crate) fn check_header(
-        &self,
-        bytes: &[u8; HEADER_BYTES],
-        segment: u64,
-        offset: u64,
-    ) -> Result<Entry, Refused> {
+    pub(crate) fn check_header(&self, bytes: &[u8; HEADER_BYTES], segment: u64, offset: u64) -> Result<Entry, Refused> {
         if bytes[..4] != RECORD_MAGIC[..] || !same(&bytes[112..], &self.mac(&bytes[..112])) {
             return Err(Refused::Invalid);
         }
@@ -414,6 +409,17 @@ pub(crate) mod tests {
         };
         let (key, group) = ([kind as u8; 32], [0x40 + kind as u8; 32]);
         Entry { kind, key, group, payload, outboard, number, sequence: 3, offset: 64 * kind as u64 }
+    }
+
+    impl Codec {
+        /// A header as a later version might write it: true MAC, kind 7.
+        pub(crate) fn header_of_unknown_kind(&self, segment: u64, offset: u64) -> [u8; HEADER_BYTES] {
+            let mut bytes = self.header(&Entry { offset, ..entry(Kind::Ref) }, segment);
+            bytes[5] = 7;
+            let mac = self.mac(&bytes[..112]);
+            put(&mut bytes, 112, &mac);
+            bytes
+        }
     }
 
     const KINDS: [Kind; 6] = [Kind::Put, Kind::Ref, Kind::Drop, Kind::Group, Kind::Record, Kind::Tombstone];

@@ -80,12 +80,7 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(std::io::Er
 }
 
 /// Reads the whole log. Every segment that may still lack a sync is synced before its records count.
-pub(crate) fn recover(
-    vfs: &Arc<dyn Vfs>,
-    data: &Path,
-    codec: &Codec,
-    files: &Files,
-) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(vfs: &Arc<dyn Vfs>, data: &Path, codec: &Codec, files: &Files) -> Result<Recovered, OpenError> {
     let dir = segments_dir(data);
     let names = vfs.list(&dir).map_err(io_error("list", &dir))?;
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -175,12 +170,7 @@ impl Recovery<'_> {
         state.report.records = state.report.records.saturating_add(entries.len() as u64);
     }
 
-    fn segment_header(
-        &self,
-        file: &dyn VfsFile,
-        number: u32,
-        path: &Path,
-    ) -> Result<Option<SegmentHeader>, OpenError> {
+    fn segment_header(&self, file: &dyn VfsFile, number: u32, path: &Path) -> Result<Option<SegmentHeader>, OpenError> {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => {}

@@ -30,6 +30,8 @@ struct State {
     generation: u64,
     capacity: Option<u64>,
     writes_until_error: Option<u64>,
+    /// Whether the failing write says that the disk is full instead of EIO.
+    write_error_is_full: bool,
     syncs_until_error: Option<u64>,
     changes_until_cut: Option<u64>,
     syncs: u64,
@@ -227,7 +229,14 @@ impl MemVfs {
 
     /// The write after `writes` more ones fails with EIO, once.
     pub fn fail_write_after(&self, writes: u64) {
-        self.state().writes_until_error = Some(writes);
+        let mut state = self.state();
+        (state.writes_until_error, state.write_error_is_full) = (Some(writes), false);
+    }
+
+    /// The write after `writes` more ones fails with ENOSPC in its middle, once.
+    pub fn fill_at_write_after(&self, writes: u64) {
+        let mut state = self.state();
+        (state.writes_until_error, state.write_error_is_full) = (Some(writes), true);
     }
 
     /// The fsync or fdatasync after `syncs` more ones fails with EIO, once.
@@ -434,7 +443,10 @@ impl VfsFile for MemFile {
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut position = at(offset)?;
         self.change(|state, inode| {
-            let failed = count_down(&mut state.writes_until_error);
+            let mut failed = count_down(&mut state.writes_until_error);
+            if failed.is_err() && state.write_error_is_full {
+                failed = Err(io::ErrorKind::StorageFull.into());
+            }
             // A failing write may still have reached the cache in part: half of the buffers do.
             let count = if failed.is_ok() { buffers.len() } else { buffers.len() / 2 };
             for buffer in buffers.iter().take(count) {

@@ -27,13 +27,6 @@ struct OsLock {
 
 impl DirLock for OsLock {}
 
-fn no_follow() -> i32 {
-    // The bits are a C `int` by definition; the cast changes no bit.
-    #[expect(clippy::cast_possible_wrap, reason = "open(2) flags are a C int")]
-    let bits = OFlags::NOFOLLOW.bits() as i32;
-    bits
-}
-
 impl Vfs for OsVfs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         if !dir.is_dir() {
@@ -64,7 +57,7 @@ impl Vfs for OsVfs {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).mode(0o600).custom_flags(no_follow());
+        options.read(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         match mode {
             OpenMode::Read => {}
             OpenMode::Write => {

@@ -2,6 +2,7 @@
 //! that bound memory and threads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::admission::{Admission, Denial, Operation};
@@ -10,9 +11,10 @@ use shoal_engine::reservations::Reservations;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{
-    BootEpoch, ByteCount, GroupId, NetworkId, NodeId, Refusal, ReservationId, Signed, UnixMillis,
+    BootEpoch, ByteCount, GroupId, NetworkId, NodeId, RecordKey, Refusal, ReservationId, Signed, UnixMillis,
 };
-use tokio::sync::Semaphore;
+use shoal_swarm::limits::INBOUND_LANES_MAX;
+use tokio::sync::{Semaphore, watch};
 
 use crate::chunks::{SpaceReservation, Store};
 use crate::clock;
@@ -21,8 +23,8 @@ use crate::clock;
 const BUFFERS: usize = 32;
 /// Shards and records read at a time.
 const READERS: usize = 32;
-/// Keys over which record writes are spread: two writes of one record never run at a time.
-const RECORD_LOCKS: usize = 64;
+/// Keys over which writes of records and groups are spread: two writes of one key never run at a time.
+const KEY_LOCKS: usize = 64;
 
 /// A promised place, taken up by a STORE.
 #[derive(Debug)]
@@ -61,7 +63,24 @@ pub(crate) struct Context {
     addresses: Mutex<Vec<String>>,
     buffers: Semaphore,
     readers: Arc<Semaphore>,
-    record_locks: Vec<tokio::sync::Mutex<()>>,
+    /// One permit a transfer under way; as many as there may be lanes, so taking one never waits.
+    transfers: Semaphore,
+    stopping: watch::Sender<bool>,
+    record_locks: KeyLocks,
+    group_locks: KeyLocks,
+}
+
+type KeyLocks = Vec<tokio::sync::Mutex<()>>;
+
+fn key_locks() -> KeyLocks {
+    (0..KEY_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect()
+}
+
+async fn lock_key<'a>(locks: &'a KeyLocks, key: &[u8; 32]) -> Option<tokio::sync::MutexGuard<'a, ()>> {
+    match locks.get(usize::from(key[0]) % KEY_LOCKS) {
+        Some(lock) => Some(lock.lock().await),
+        None => None,
+    }
 }
 
 /// What a context is made of.
@@ -93,7 +112,10 @@ impl Context {
             addresses: Mutex::new(addresses),
             buffers: Semaphore::new(BUFFERS),
             readers: Arc::new(Semaphore::new(READERS)),
-            record_locks: (0..RECORD_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            transfers: Semaphore::new(INBOUND_LANES_MAX),
+            stopping: watch::Sender::new(false),
+            record_locks: key_locks(),
+            group_locks: key_locks(),
         }
     }
 
@@ -125,9 +147,36 @@ impl Context {
         Arc::clone(&self.readers)
     }
 
-    /// The lock under which records of this key are written.
-    pub(super) fn record_lock(&self, key: &[u8; 32]) -> Option<&tokio::sync::Mutex<()>> {
-        self.record_locks.get(usize::from(key[0]) % RECORD_LOCKS)
+    pub(super) const fn transfers(&self) -> &Semaphore {
+        &self.transfers
+    }
+
+    /// Until it is dropped, nobody else decides about the record of this key.
+    pub(super) async fn record_lock(&self, key: &RecordKey) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        lock_key(&self.record_locks, key.as_bytes()).await
+    }
+
+    /// Until it is dropped, nobody else decides about this group. Never taken while a record is locked.
+    pub(super) async fn group_lock(&self, group: &GroupId) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        lock_key(&self.group_locks, group.as_bytes()).await
+    }
+
+    /// From now on nothing new is begun and transfers end; waits for those under way, but not long.
+    pub(crate) async fn stop(&self, longest: Duration) {
+        self.stopping.send_replace(true);
+        let all = u32::try_from(INBOUND_LANES_MAX).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(longest, self.transfers.acquire_many(all)).await;
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when the node stops.
+    pub(super) async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender is in `self`, so this cannot fail.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
     /// The engine, for as long as a decision takes; nothing waits while holding it.
@@ -147,6 +196,11 @@ impl Context {
     /// The node's own signed record.
     pub(crate) fn own_record(&self) -> Signed {
         self.own_record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the node says it listens there; addresses without its id, the best first.
+    pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
     /// Signs the own record anew, with what is true now.
@@ -182,23 +236,35 @@ impl Context {
             crate::chunks::ReserveError::Length(_) => Refusal::TooLarge,
             crate::chunks::ReserveError::Quota { .. } | crate::chunks::ReserveError::Disk { .. } => Refusal::NoSpace,
         })?;
-        let mut ids = Vec::with_capacity(spaces.len());
-        for (space, length) in spaces.into_iter().zip(lengths) {
-            let id = ReservationId(u64::from_le_bytes(clock::random().map_err(|_| Refusal::Busy)?));
+        let draw = |_| clock::random().map(|bytes| ReservationId(u64::from_le_bytes(bytes))).map_err(|_| Refusal::Busy);
+        let ids: Vec<ReservationId> = lengths.iter().map(draw).collect::<Result<_, _>>()?;
+        let mut engine = self.engine();
+        engine.reservations.room(&peer, lengths.len(), uptime_ms)?;
+        for ((space, length), id) in spaces.into_iter().zip(lengths).zip(&ids) {
             let place = PlaceHeld(Place { space, length: *length, group, expires });
-            self.engine().reservations.add(id, peer, place, uptime_ms)?;
-            ids.push(id);
+            engine.reservations.add(*id, peer, place, uptime_ms)?;
         }
         Ok(ids)
     }
 
-    /// Takes up a promise.
-    pub(super) fn take_place(&self, peer: NodeId, id: ReservationId, epoch: BootEpoch) -> Result<Place, Refusal> {
-        if epoch != self.boot_epoch {
-            return Err(Refusal::WrongEpoch);
+    /// Whether a STORE may begin: a promise of this run to this peer.
+    pub(super) fn check_place(&self, peer: NodeId, id: ReservationId, epoch: BootEpoch) -> Result<(), Refusal> {
+        self.check_epoch(epoch)?;
+        if self.is_stopping() {
+            return Err(Refusal::Stopping);
         }
+        self.engine().reservations.check(id, &peer, clock::now().uptime_ms)
+    }
+
+    /// Takes up a promise.
+    pub(super) fn take_place(&self, peer: NodeId, id: ReservationId) -> Result<Place, Refusal> {
         let held = self.engine().reservations.take(id, &peer, clock::now().uptime_ms)?;
         Ok(held.0)
+    }
+
+    /// Requests for an earlier run of this node are void.
+    pub(super) fn check_epoch(&self, epoch: BootEpoch) -> Result<(), Refusal> {
+        if epoch == self.boot_epoch { Ok(()) } else { Err(Refusal::WrongEpoch) }
     }
 }
 

@@ -10,7 +10,7 @@ use shoal_engine::records::{self, RecordDecision};
 use shoal_protocol::control::{Held, Hello, PROTOCOL_VERSION, PutRecord, Request, Reserve, Reserved, Response};
 use shoal_protocol::limits::{RECORD_MAX, RESERVATION_MS};
 use shoal_protocol::receipt::Receipt;
-use shoal_protocol::{BootEpoch, NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
+use shoal_protocol::{NodeId, RecordKey, Refusal, ShardId, Signed};
 use shoal_swarm::InboundRequest;
 
 use super::{Context, receive, send};
@@ -39,6 +39,9 @@ pub(crate) async fn serve(context: Arc<Context>, inbound: InboundRequest) {
 }
 
 async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Response {
+    if context.is_stopping() {
+        return Response::refused(Refusal::Stopping);
+    }
     let operation = match &request {
         Request::Reserve(_) | Request::PutRecord(_) => Operation::Change,
         _ => Operation::Ask,
@@ -84,13 +87,10 @@ pub(crate) fn own_hello(context: &Context) -> Hello {
     }
 }
 
-fn check_epoch(context: &Context, epoch: BootEpoch) -> Result<(), Refusal> {
-    if epoch == context.boot_epoch() { Ok(()) } else { Err(Refusal::WrongEpoch) }
-}
-
 /// The lease a request is made under; a new one is kept durably first.
 async fn lease(context: &Arc<Context>, signed: &Signed) -> Result<Lease, Refusal> {
     let id = leases::judge(signed, context.network(), clock::wall())?.id;
+    let _alone = context.group_lock(&id).await;
     let held = blocking(context, move |context| context.store().group(&id)).await?;
     let held = held.map_err(|error| send::read_refusal(&error))?;
     let held = held.and_then(|bytes| Signed::from_bytes(&bytes, RECORD_MAX).ok());
@@ -105,7 +105,7 @@ async fn lease(context: &Arc<Context>, signed: &Signed) -> Result<Lease, Refusal
 }
 
 async fn make_room(context: &Arc<Context>, peer: NodeId, reserve: Reserve) -> Result<Response, Refusal> {
-    check_epoch(context, reserve.boot_epoch)?;
+    context.check_epoch(reserve.boot_epoch)?;
     let lease = lease(context, &reserve.group).await?;
     let ids = context.promise(peer, &reserve.lengths, lease.id, lease.group.expires)?;
     let valid_ms = u32::try_from(RESERVATION_MS).unwrap_or(u32::MAX);
@@ -120,17 +120,15 @@ async fn stat(context: &Arc<Context>, shards: Vec<ShardId>) -> Result<Response, 
 }
 
 async fn put_record(context: &Arc<Context>, put: PutRecord) -> Result<Response, Refusal> {
-    check_epoch(context, put.boot_epoch)?;
+    context.check_epoch(put.boot_epoch)?;
     let key = records::key_of(&put.record, context.network())?;
     let lease = lease(context, &put.group).await?;
     // Until the decision is on disk, nobody else decides about this key.
-    let _alone = match context.record_lock(key.as_bytes()) {
-        Some(lock) => Some(lock.lock().await),
-        None => None,
-    };
+    let _alone = context.record_lock(&key).await;
     let held = newest(context, key, 0).await?.map(|(_, record)| record);
     let bytes = Bytes::from(put.record.to_bytes());
     let length = u32::try_from(bytes.len()).map_err(|_| Refusal::TooLarge)?;
+    let shard = ShardId::of(&bytes);
     match records::decide(&put.record, held.as_ref(), context.network())? {
         RecordDecision::Keep { version } => {
             let kept = context.store().put_record(key, lease.id, version, bytes).await;
@@ -142,12 +140,12 @@ async fn put_record(context: &Arc<Context>, put: PutRecord) -> Result<Response, 
         }
     }
     let receipt = Receipt {
-        shard: ShardId::from_bytes(*key.as_bytes()),
+        shard,
         length,
         group: lease.id,
         expires: lease.group.expires,
         boot_epoch: context.boot_epoch(),
-        nonce: Nonce::from_bytes([0; 16]),
+        nonce: put.nonce,
         time: clock::wall(),
     };
     Ok(Response::RecordKept { receipt: context.sign(&receipt) })

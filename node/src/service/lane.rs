@@ -1,6 +1,6 @@
 //! One inbound shard lane, from its first header to its end. Started by the node for each lane a peer opens; it ends
-//! when the peer closes it, breaks the protocol, stalls, or rests too long; a transfer under way is lost then, and
-//! nothing was promised for it.
+//! when the peer closes it, breaks the protocol, stalls, or rests too long, and when the node stops; a transfer under
+//! way is lost then, and nothing was promised for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,15 @@ pub(crate) async fn serve(context: Arc<Context>, mut lane: InboundLane) {
     let peer = lane.peer;
     let mut io = LaneIo::new(&mut lane.stream);
     let ended = loop {
-        let header = match io.next_header::<Header>(REST).await {
+        let header = tokio::select! {
+            header = io.next_header::<Header>(REST) => header,
+            () = context.stopped() => Err(LaneEnd::Stopping),
+        };
+        let header = match header {
             Ok(header) => header,
             Err(end) => break end,
         };
+        let Ok(_under_way) = context.transfers().acquire().await else { break LaneEnd::Stopping };
         let served = match header {
             Header::Store { reservation, boot_epoch, nonce } => {
                 receive::store(&context, peer, &mut io, receive::Wanted { reservation, boot_epoch, nonce }).await
@@ -36,7 +41,7 @@ pub(crate) async fn serve(context: Arc<Context>, mut lane: InboundLane) {
         }
     };
     match ended {
-        LaneEnd::Closed => {}
+        LaneEnd::Closed | LaneEnd::Stopping => {}
         other => tracing::info!(%peer, reason = %other, "shard lane ended"),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use shoal_protocol::lane::{DataWord, StoreReply, StoreTrailer, encode_message};
-use shoal_protocol::limits::LANE_FRAME_MAX;
+use shoal_protocol::limits::SHARD_MAX;
 use shoal_protocol::receipt::{Receipt, RefusalStatement};
 use shoal_protocol::{BootEpoch, NodeId, Nonce, Refusal, ReservationId, ShardId, Signed};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,44 +39,75 @@ pub(super) async fn store<S: AsyncRead + AsyncWrite + Unpin>(
     wanted: Wanted,
 ) -> Result<(), LaneEnd> {
     let nonce = wanted.nonce;
-    let place = match context.take_place(peer, wanted.reservation, wanted.boot_epoch) {
-        Ok(place) => place,
-        Err(reason) => return refuse_early(context, io, nonce, reason).await,
-    };
+    if let Err(reason) = context.check_place(peer, wanted.reservation, wanted.boot_epoch) {
+        return refuse_early(context, io, nonce, reason).await;
+    }
     let Ok(Ok(_permit)) = tokio::time::timeout(BUFFER_WAIT, context.buffers().acquire()).await else {
         return refuse_early(context, io, nonce, Refusal::Busy).await;
     };
-    let most = place.length as usize;
-    let mut buffer = BytesMut::with_capacity(most);
-    let trailer = loop {
-        match io.data_word().await? {
-            DataWord::Data(length) if buffer.len() + length <= most => {
-                let start = buffer.len();
-                buffer.resize(start + length, 0);
-                io.read(buffer.get_mut(start..).unwrap_or_default()).await?;
-            }
-            DataWord::Data(length) => {
-                discard(io, length).await?;
-                return refuse_early(context, io, nonce, Refusal::Mismatch).await;
-            }
-            DataWord::End => break io.message::<StoreTrailer>().await?,
-            DataWord::Abort => {
-                io.abort_number().await?;
-                return reply(context, io, nonce, Err(Refusal::Cancelled)).await;
-            }
+    // Only now: a STORE that was told BUSY keeps its place.
+    let place = match context.take_place(peer, wanted.reservation) {
+        Ok(place) => place,
+        Err(reason) => return refuse_early(context, io, nonce, reason).await,
+    };
+    let received = tokio::select! {
+        received = receive(io, place.length as usize) => received?,
+        () = context.stopped() => {
+            reply(context, io, nonce, Err(Refusal::Stopping)).await?;
+            return Err(LaneEnd::Stopping);
         }
     };
-    let payload = buffer.freeze();
-    let result = if payload.len() == trailer.length as usize {
-        keep(context, place, trailer.shard, payload, nonce).await
-    } else {
-        Err(Refusal::Mismatch)
+    let result = match received {
+        Received::Whole(payload, trailer) if payload.len() == trailer.length as usize => {
+            keep(context, place, trailer.shard, payload, nonce).await
+        }
+        Received::Whole(..) => Err(Refusal::Mismatch),
+        Received::Aborted => Err(Refusal::Cancelled),
+        Received::TooLong => return refuse_early(context, io, nonce, Refusal::Mismatch).await,
     };
+    // The disk's time is not the peer's.
+    io.begin();
     reply(context, io, nonce, result).await
 }
 
+/// What came after the header.
+enum Received {
+    /// All bytes and the trailer.
+    Whole(Bytes, StoreTrailer),
+    /// The peer stopped.
+    Aborted,
+    /// More than was reserved; more may come.
+    TooLong,
+}
+
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(io: &mut LaneIo<S>, most: usize) -> Result<Received, LaneEnd> {
+    let mut buffer = BytesMut::with_capacity(most);
+    loop {
+        match io.data_word().await? {
+            DataWord::Data(length) if length <= most.saturating_sub(buffer.len()) => {
+                io.read_into(&mut buffer, length).await?;
+            }
+            DataWord::Data(length) => {
+                io.skip(length).await?;
+                return Ok(Received::TooLong);
+            }
+            DataWord::End => return Ok(Received::Whole(buffer.freeze(), io.message().await?)),
+            DataWord::Abort => {
+                io.abort_number().await?;
+                return Ok(Received::Aborted);
+            }
+        }
+    }
+}
+
 /// Appends, and signs once it is on stable media.
-async fn keep(context: &Context, place: Place, shard: ShardId, payload: Bytes, nonce: Nonce) -> Result<Signed, Refusal> {
+async fn keep(
+    context: &Context,
+    place: Place,
+    shard: ShardId,
+    payload: Bytes,
+    nonce: Nonce,
+) -> Result<Signed, Refusal> {
     let Place { space, group, expires, .. } = place;
     // At most SHARD_MAX.
     let length = u32::try_from(payload.len()).map_err(|_| Refusal::TooLarge)?;
@@ -98,7 +129,7 @@ pub(super) fn put_refusal(error: &PutError) -> Refusal {
     }
 }
 
-/// Answers no, then reads up to the end of what the peer still sends.
+/// Answers no, then reads up to the end of what the peer still sends: at most one shard.
 async fn refuse_early<S: AsyncRead + AsyncWrite + Unpin>(
     context: &Context,
     io: &mut LaneIo<S>,
@@ -106,18 +137,24 @@ async fn refuse_early<S: AsyncRead + AsyncWrite + Unpin>(
     reason: Refusal,
 ) -> Result<(), LaneEnd> {
     reply(context, io, nonce, Err(reason)).await?;
-    loop {
-        match io.data_word().await? {
-            DataWord::Data(length) => discard(io, length).await?,
-            DataWord::End => return io.message::<StoreTrailer>().await.map(drop),
-            DataWord::Abort => return io.abort_number().await.map(drop),
+    let drain = async {
+        let mut left = SHARD_MAX as usize;
+        loop {
+            match io.data_word().await? {
+                DataWord::Data(length) if length <= left => {
+                    io.skip(length).await?;
+                    left = left.saturating_sub(length);
+                }
+                DataWord::Data(_) => return Err(LaneEnd::Protocol("more than a shard after a refusal".into())),
+                DataWord::End => return io.message::<StoreTrailer>().await.map(drop),
+                DataWord::Abort => return io.abort_number().await.map(drop),
+            }
         }
+    };
+    tokio::select! {
+        drained = drain => drained,
+        () = context.stopped() => Err(LaneEnd::Stopping),
     }
-}
-
-async fn discard<S: AsyncRead + AsyncWrite + Unpin>(io: &mut LaneIo<S>, length: usize) -> Result<(), LaneEnd> {
-    let mut sink = vec![0; length.min(LANE_FRAME_MAX)];
-    io.read(&mut sink).await
 }
 
 async fn reply<S: AsyncRead + AsyncWrite + Unpin>(

@@ -18,6 +18,8 @@ use crate::clock;
 
 /// Frames between disk and lane: 4 x 64 KiB.
 const FRAMES: usize = 4;
+/// Bytes of a length word.
+const WORD: usize = 4;
 /// How long a RETRIEVE waits for a reading thread before it is told BUSY.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
@@ -54,6 +56,9 @@ pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(reason) => {
             tracing::debug!(%peer, %reason, "retrieve refused");
             io.send(&encode_abort(reason)).await?;
+            if reason == Refusal::Stopping {
+                return Err(LaneEnd::Stopping);
+            }
         }
     }
     last_word(io).await
@@ -90,7 +95,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (store, shard) = (context.store().clone(), wanted.shard);
     let reading = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let mut sink = |piece: &[u8]| match frames.blocking_send(Bytes::copy_from_slice(piece)) {
+        let mut sink = |piece: &[u8]| match frames.blocking_send(frame(piece)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
@@ -98,11 +103,28 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     });
     let mut sent = 0u64;
     while let Some(frame) = ready.recv().await {
-        io.send_data(&frame).await?;
-        sent = sent.saturating_add(frame.len() as u64);
+        // The reader stops when `ready` is dropped.
+        if context.is_stopping() {
+            return Ok(Err(Refusal::Stopping));
+        }
+        if io.is_interrupted()? {
+            return Ok(Err(Refusal::Cancelled));
+        }
+        io.write(&frame).await?;
+        sent = sent.saturating_add(frame.len().saturating_sub(WORD) as u64);
     }
     let outcome = reading.await.map_err(|_| LaneEnd::Protocol("the reader panicked".into()))?;
     Ok(outcome.map(|_| sent).map_err(|error| read_refusal(&error)))
+}
+
+/// One data frame: its length word and its bytes.
+fn frame(piece: &[u8]) -> Bytes {
+    // The store hands out pieces no longer than LANE_FRAME_MAX.
+    let word = u32::try_from(piece.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let mut frame = Vec::with_capacity(piece.len().saturating_add(WORD));
+    frame.extend_from_slice(&word);
+    frame.extend_from_slice(piece);
+    frame.into()
 }
 
 /// The word for what the store said.

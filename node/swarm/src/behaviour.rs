@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{PeerId, connection_limits, identify, memory_connection_limits, ping};
+use libp2p::{PeerId, connection_limits, identify, memory_connection_limits};
 
 use crate::guard::{AddressFilter, Bans, Guard};
 use crate::lanes::{Lanes, Shared};
 use crate::limits;
+use crate::ping::Ping;
 
 /// The `protocolVersion` of our identify messages. Informative: stock peers show it.
 const PROTOCOL_VERSION: &str = "/shoal/1";
@@ -25,7 +26,7 @@ pub(crate) struct Behaviour {
     pub(crate) guard: Guard,
     lanes: Lanes,
     identify: identify::Behaviour,
-    ping: ping::Behaviour,
+    ping: Ping,
 }
 
 /// Who may connect.
@@ -54,7 +55,7 @@ impl Behaviour {
             guard: Guard::new(admission.bans, admission.allowed, admission.filter),
             lanes: Lanes::new(shared),
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::new(ping::Config::new()),
+            ping: Ping::standard(),
         }
     }
 }

@@ -106,7 +106,9 @@ impl DialError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Timeout | Self::Refused | Self::Unreachable | Self::Busy | Self::Handshake(_) => true,
+            Self::Resolve(_) | Self::Timeout | Self::Refused | Self::Unreachable | Self::Busy | Self::Handshake(_) => {
+                true
+            }
             Self::BadAddress(_)
             | Self::NoAddress
             | Self::WrongPeer { .. }

@@ -25,6 +25,7 @@ mod handle;
 mod lanes;
 pub mod limits;
 mod links;
+mod ping;
 mod pool;
 mod shard;
 mod start;

@@ -28,7 +28,7 @@ pub enum LinkKind {
 
 /// What a connection is for. A connection states one purpose; only bulk exists so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Control requests and shards.
     Bulk,
 }
@@ -46,7 +46,7 @@ pub(crate) enum Support {
 
 /// Why a link is to be closed by us. One word for log and metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// The peer broke the control protocol; it is banned for a while.
     Violation,
     /// Three control pings without any answer.
@@ -60,7 +60,7 @@ pub enum CloseReason {
 impl CloseReason {
     /// The word.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Violation => "violation",
             Self::Silent => "silent",
@@ -293,9 +293,8 @@ impl PeerLinks {
 
     pub(crate) fn insert(&self, link: Arc<Link>) {
         let mut peers = self.write();
-        let slot = peers
-            .entry(link.peer)
-            .or_insert_with(|| PeerSlot { shared: Arc::clone(&link.shared), links: Vec::new() });
+        let slot =
+            peers.entry(link.peer).or_insert_with(|| PeerSlot { shared: Arc::clone(&link.shared), links: Vec::new() });
         slot.links.push(link);
     }
 

@@ -20,8 +20,8 @@ use crate::error::LaneError;
 use crate::links::Link;
 use crate::pool::LanePool;
 
-/// The whole BUSY answer: abort marker and reason 1.
-pub const BUSY_ANSWER: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0, 1];
+/// The whole BUSY answer: abort marker and the number of `busy`.
+pub const BUSY_ANSWER: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0, 3];
 
 /// What is known of the first bytes from the acceptor.
 #[derive(Debug)]
@@ -48,7 +48,12 @@ pub struct LaneStream {
 impl LaneStream {
     /// A stream we opened: its first bytes may be BUSY.
     pub(crate) fn opened(stream: Stream) -> Self {
-        Self { stream, greeting: Greeting::Open { bytes: [0; BUSY_ANSWER.len()], length: 0 }, failed: false, _permits: None }
+        Self {
+            stream,
+            greeting: Greeting::Open { bytes: [0; BUSY_ANSWER.len()], length: 0 },
+            failed: false,
+            _permits: None,
+        }
     }
 
     /// A stream the peer opened, with its places at the peer and at the node.

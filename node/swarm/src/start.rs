@@ -26,8 +26,8 @@ use crate::handle::SwarmHandle;
 use crate::lanes::upgrade::LaneProtocols;
 use crate::lanes::{Shared, node_of};
 use crate::limits::{
-    BIND_TIMEOUT, COMMANDS_MAX, EVENTS_MAX, IDLE_TIMEOUT, INBOUND_LANES_MAX, INBOUND_REQUESTS_MAX, LISTENERS_MAX,
-    LISTEN_ADDRESSES_MAX, NEGOTIATING_MAX,
+    BIND_TIMEOUT, COMMANDS_MAX, EVENTS_MAX, IDLE_TIMEOUT, INBOUND_LANES_MAX, INBOUND_REQUESTS_MAX,
+    LISTEN_ADDRESSES_MAX, LISTENERS_MAX, NEGOTIATING_MAX,
 };
 use crate::shard::InboundLane;
 use crate::transport;
@@ -102,9 +102,9 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
     let bans = Bans::new();
     let done = CancellationToken::new();
 
-    let allowed = config.allowed.map(|nodes| {
-        nodes.iter().filter_map(|node| PeerId::from_bytes(&node.to_peer_id_bytes()).ok()).collect()
-    });
+    let allowed = config
+        .allowed
+        .map(|nodes| nodes.iter().filter_map(|node| PeerId::from_bytes(&node.to_peer_id_bytes()).ok()).collect());
     let admission = Admission { bans: bans.clone(), allowed, filter: config.address_filter };
     let behaviour = Behaviour::new(&keypair, config.agent, admission, Arc::clone(&shared));
     let carrier = transport::build(&keypair).map_err(StartError::Key)?;

@@ -7,8 +7,8 @@ use std::io;
 use futures::future::{BoxFuture, Either, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::transport::Boxed;
+use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
 use libp2p::core::{Transport, transport::TransportError};
 use libp2p::identity::Keypair;
@@ -198,12 +198,8 @@ pub(crate) fn build(keypair: &Keypair) -> Result<Carrier, String> {
 fn memory(
     security: Security,
     muxer: yamux::Config,
-) -> impl Transport<
-    Output = (PeerId, StreamMuxerBox),
-    Error = CarryError,
-    Dial = impl Send,
-    ListenerUpgrade = impl Send,
-> + Send
+) -> impl Transport<Output = (PeerId, StreamMuxerBox), Error = CarryError, Dial = impl Send, ListenerUpgrade = impl Send>
++ Send
 + Unpin {
     libp2p::core::transport::MemoryTransport::default()
         .map_err(|_| CarryError::Refused)

@@ -71,7 +71,7 @@ fn sized<const N: usize>() -> impl Strategy<Value = [u8; N]> {
 }
 
 /// Any envelope, signed by nobody.
-pub fn signed() -> impl Strategy<Value = Signed> {
+pub(crate) fn signed() -> impl Strategy<Value = Signed> {
     (bytes(120), any::<[u8; 32]>(), sized::<64>()).prop_map(|(payload, key, signature)| {
         let mut out = Vec::new();
         let mut encoder = minicbor::Encoder::new(&mut out);
@@ -101,7 +101,7 @@ fn ranges() -> impl Strategy<Value = Vec<ByteRange>> {
     })
 }
 
-pub fn peer_record() -> impl Strategy<Value = PeerRecord> {
+pub(crate) fn peer_record() -> impl Strategy<Value = PeerRecord> {
     (addresses(), epoch(), count(), domain(), any::<bool>(), time()).prop_map(
         |(addresses, boot_epoch, free, domain, stores, time)| PeerRecord {
             addresses,
@@ -114,7 +114,7 @@ pub fn peer_record() -> impl Strategy<Value = PeerRecord> {
     )
 }
 
-pub fn group() -> impl Strategy<Value = Group> {
+pub(crate) fn group() -> impl Strategy<Value = Group> {
     (key(), key(), count(), 0..u64::MAX / 2, 1..=LEASE_MS_MAX, any::<u64>()).prop_map(
         |(steward, payer, ceiling, issued, length, serial)| {
             let (issued, expires) = (UnixMillis(issued), UnixMillis(issued + length));
@@ -123,7 +123,7 @@ pub fn group() -> impl Strategy<Value = Group> {
     )
 }
 
-pub fn voucher() -> impl Strategy<Value = Voucher> {
+pub(crate) fn voucher() -> impl Strategy<Value = Voucher> {
     (node(), node(), count(), time(), any::<u64>()).prop_map(|(holder, node, bytes, expires, serial)| Voucher {
         holder,
         node,
@@ -133,7 +133,7 @@ pub fn voucher() -> impl Strategy<Value = Voucher> {
     })
 }
 
-pub fn receipt() -> impl Strategy<Value = Receipt> {
+pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
     (shard(), 0..=SHARD_MAX, group_id(), time(), epoch(), nonce(), time()).prop_map(
         |(shard, length, group, expires, boot_epoch, nonce, time)| Receipt {
             shard,
@@ -147,7 +147,7 @@ pub fn receipt() -> impl Strategy<Value = Receipt> {
     )
 }
 
-pub fn refusal() -> impl Strategy<Value = RefusalStatement> {
+pub(crate) fn refusal() -> impl Strategy<Value = RefusalStatement> {
     (refusal_reason(), any::<u32>(), epoch(), nonce(), time()).prop_map(
         |(reason, retry_after_ms, boot_epoch, nonce, time)| RefusalStatement {
             reason,
@@ -159,7 +159,7 @@ pub fn refusal() -> impl Strategy<Value = RefusalStatement> {
     )
 }
 
-pub fn serve() -> impl Strategy<Value = ServeStatement> {
+pub(crate) fn serve() -> impl Strategy<Value = ServeStatement> {
     (shard(), ranges(), any::<u64>(), node(), epoch(), nonce(), time()).prop_map(
         |(shard, ranges, sent, requester, boot_epoch, nonce, time)| ServeStatement {
             shard,
@@ -173,7 +173,7 @@ pub fn serve() -> impl Strategy<Value = ServeStatement> {
     )
 }
 
-pub fn delivery() -> impl Strategy<Value = DeliveryReceipt> {
+pub(crate) fn delivery() -> impl Strategy<Value = DeliveryReceipt> {
     (shard(), ranges(), node(), nonce(), time()).prop_map(|(shard, ranges, node, nonce, time)| DeliveryReceipt {
         shard,
         ranges,
@@ -183,14 +183,14 @@ pub fn delivery() -> impl Strategy<Value = DeliveryReceipt> {
     })
 }
 
-pub fn audit() -> impl Strategy<Value = AuditRequest> {
+pub(crate) fn audit() -> impl Strategy<Value = AuditRequest> {
     let slices = (any::<[u8; 32]>(), 1u8..=32).prop_map(|(seed, count)| Challenge::Slices { seed, count });
     let whole = any::<[u8; 32]>().prop_map(|challenge| Challenge::Whole { challenge });
     (shard(), 1..=SHARD_MAX, prop_oneof![slices, whole], nonce())
         .prop_map(|(shard, length, challenge, nonce)| AuditRequest { shard, length, challenge, nonce })
 }
 
-pub fn audit_statement() -> impl Strategy<Value = AuditStatement> {
+pub(crate) fn audit_statement() -> impl Strategy<Value = AuditStatement> {
     (audit(), any::<[u8; 32]>(), node(), epoch(), time()).prop_map(|(request, digest, auditor, boot_epoch, time)| {
         AuditStatement { request, digest, auditor, boot_epoch, time }
     })
@@ -200,7 +200,7 @@ fn sealed_box() -> impl Strategy<Value = SealedBox> {
     (any::<[u8; 32]>(), bytes(200)).prop_map(|(salt, sealed)| SealedBox { salt, sealed })
 }
 
-pub fn record() -> impl Strategy<Value = Record> {
+pub(crate) fn record() -> impl Strategy<Value = Record> {
     let kind = prop_oneof![Just(RecordKind::Owner), Just(RecordKind::Placement)];
     (kind, any::<u32>(), 1u64..5, any::<[u8; 32]>(), sealed_box()).prop_map(|(kind, index, version, hash, body)| {
         Record { kind, index, version, previous: (version > 1).then_some(hash), body }
@@ -220,12 +220,12 @@ fn segment_ref(count: usize, last: impl Strategy<Value = bool>) -> impl Strategy
     )
 }
 
-pub fn page_ref(count: usize) -> impl Strategy<Value = PageRef> {
+pub(crate) fn page_ref(count: usize) -> impl Strategy<Value = PageRef> {
     (SegmentNumber::FIRST_PAGE..=u32::MAX, segment_ref(count, Just(true)))
         .prop_map(|(number, segment)| PageRef { number: SegmentNumber(number), segment })
 }
 
-pub fn page() -> impl Strategy<Value = Page> {
+pub(crate) fn page() -> impl Strategy<Value = Page> {
     let leaf = (0..1u32 << 30, vec(segment_ref(4, any::<bool>()), 0..4))
         .prop_map(|(first_segment, segments)| VerifySection { level: 0, first_segment, segments, children: vec![] });
     let kind = prop_oneof![Just(PageKind::Segments), Just(PageKind::Entries)];
@@ -246,7 +246,7 @@ pub fn page() -> impl Strategy<Value = Page> {
 
 type Content = (EntryKind, Vec<Extent>, Option<Vec<u8>>);
 
-pub fn read_section() -> impl Strategy<Value = ReadSection> {
+pub(crate) fn read_section() -> impl Strategy<Value = ReadSection> {
     let part = vec(any::<char>(), 1..8).prop_map(|chars| {
         let text: String = chars.into_iter().filter(|c| !matches!(c, '/' | '\0')).collect();
         if matches!(text.as_str(), "" | "." | "..") { "x".into() } else { text }
@@ -271,7 +271,7 @@ pub fn read_section() -> impl Strategy<Value = ReadSection> {
     })
 }
 
-pub fn owner_record() -> impl Strategy<Value = OwnerRecord> {
+pub(crate) fn owner_record() -> impl Strategy<Value = OwnerRecord> {
     let kdf = (any::<[u8; 16]>(), KDF_MEMORY_KIB_MIN..=KDF_MEMORY_KIB_MAX, 1u32..=16, 1u32..=16)
         .prop_map(|(salt, memory_kib, passes, lanes)| KdfParams { salt, memory_kib, passes, lanes });
     let slot = (any::<[u8; 32]>(), any::<[u8; 32]>(), sized::<48>()).prop_map(|(salt, commitment, sealed)| KeySlot {
@@ -299,7 +299,7 @@ pub fn owner_record() -> impl Strategy<Value = OwnerRecord> {
     )
 }
 
-pub fn placement_record() -> impl Strategy<Value = PlacementRecord> {
+pub(crate) fn placement_record() -> impl Strategy<Value = PlacementRecord> {
     let holder =
         (node(), addresses(), domain()).prop_map(|(node, addresses, domain)| Holder { node, addresses, domain });
     let ranges = vec((0u32..1000, 0u32..1000, vec(of(0u16..2), 2..6)), 0..4);
@@ -320,15 +320,13 @@ fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
-pub fn request() -> impl Strategy<Value = Request> {
+pub(crate) fn request() -> impl Strategy<Value = Request> {
     let reserve = (epoch(), signed(), vec(1..=SHARD_MAX, 1..=64), of(signed()))
         .prop_map(|(boot_epoch, group, lengths, voucher)| Reserve { boot_epoch, group, lengths, voucher });
-    let put = (epoch(), signed(), signed(), of(signed())).prop_map(|(boot_epoch, group, record, voucher)| PutRecord {
-        boot_epoch,
-        group,
-        record,
-        voucher,
-    });
+    let put =
+        (epoch(), signed(), signed(), of(signed()), nonce()).prop_map(|(boot_epoch, group, record, voucher, nonce)| {
+            PutRecord { boot_epoch, group, record, voucher, nonce }
+        });
     prop_oneof![
         hello().prop_map(Request::Hello),
         of(node()).prop_map(|after| Request::Peers { after }),
@@ -341,7 +339,7 @@ pub fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
-pub fn response() -> impl Strategy<Value = Response> {
+pub(crate) fn response() -> impl Strategy<Value = Response> {
     let reserved = (vec(any::<u64>().prop_map(ReservationId), 1..=64), any::<u32>(), group_id())
         .prop_map(|(ids, valid_ms, group)| Reserved { ids, valid_ms, group });
     prop_oneof![
@@ -358,7 +356,7 @@ pub fn response() -> impl Strategy<Value = Response> {
     ]
 }
 
-pub fn header() -> impl Strategy<Value = Header> {
+pub(crate) fn header() -> impl Strategy<Value = Header> {
     let store = (any::<u64>(), epoch(), nonce()).prop_map(|(reservation, boot_epoch, nonce)| Header::Store {
         reservation: ReservationId(reservation),
         boot_epoch,
@@ -369,18 +367,18 @@ pub fn header() -> impl Strategy<Value = Header> {
     prop_oneof![store, retrieve]
 }
 
-pub fn store_trailer() -> impl Strategy<Value = StoreTrailer> {
+pub(crate) fn store_trailer() -> impl Strategy<Value = StoreTrailer> {
     (shard(), 1..=SHARD_MAX).prop_map(|(shard, length)| StoreTrailer { shard, length })
 }
 
-pub fn store_reply() -> impl Strategy<Value = StoreReply> {
+pub(crate) fn store_reply() -> impl Strategy<Value = StoreReply> {
     prop_oneof![signed().prop_map(StoreReply::Kept), signed().prop_map(StoreReply::Refused)]
 }
 
-pub fn retrieve_trailer() -> impl Strategy<Value = RetrieveTrailer> {
+pub(crate) fn retrieve_trailer() -> impl Strategy<Value = RetrieveTrailer> {
     signed().prop_map(|statement| RetrieveTrailer { statement })
 }
 
-pub fn delivery_reply() -> impl Strategy<Value = DeliveryReply> {
+pub(crate) fn delivery_reply() -> impl Strategy<Value = DeliveryReply> {
     signed().prop_map(|receipt| DeliveryReply { receipt })
 }

@@ -20,41 +20,41 @@ use shoal_protocol::{
 };
 
 /// When everything here was said.
-pub const TIME: UnixMillis = UnixMillis(1_700_000_000_000);
+pub(crate) const TIME: UnixMillis = UnixMillis(1_700_000_000_000);
 /// The run of every node here.
-pub const EPOCH: BootEpoch = BootEpoch(0x0102_0304_0506_0708);
+pub(crate) const EPOCH: BootEpoch = BootEpoch(0x0102_0304_0506_0708);
 /// The nonce of every request here.
-pub const NONCE: Nonce = Nonce::from_bytes([0x4e; 16]);
+pub(crate) const NONCE: Nonce = Nonce::from_bytes([0x4e; 16]);
 
-pub fn network() -> NetworkId {
+pub(crate) fn network() -> NetworkId {
     NetworkId::derive(Some(&[7; 32]), "golden").unwrap()
 }
 
-pub fn signer(n: u8) -> SigningKey {
+pub(crate) fn signer(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])
 }
 
-pub fn public(n: u8) -> PublicKey {
+pub(crate) fn public(n: u8) -> PublicKey {
     PublicKey::from_bytes(signer(n).verifying_key().to_bytes())
 }
 
-pub fn node(n: u8) -> NodeId {
+pub(crate) fn node(n: u8) -> NodeId {
     public(n).into()
 }
 
-pub fn shard(n: u8) -> ShardId {
+pub(crate) fn shard(n: u8) -> ShardId {
     ShardId::of(&[n])
 }
 
-pub fn file() -> FileId {
+pub(crate) fn file() -> FileId {
     FileId::of_owner(&network(), &public(1))
 }
 
-pub fn group_id() -> GroupId {
+pub(crate) fn group_id() -> GroupId {
     GroupId::of_owner(&network(), &public(1))
 }
 
-pub fn peer_record() -> PeerRecord {
+pub(crate) fn peer_record() -> PeerRecord {
     PeerRecord {
         addresses: vec!["/ip4/192.0.2.1/tcp/4701".into(), "/ip6/2001:db8::1/udp/4701/quic-v1".into()],
         boot_epoch: EPOCH,
@@ -65,7 +65,7 @@ pub fn peer_record() -> PeerRecord {
     }
 }
 
-pub fn group() -> Group {
+pub(crate) fn group() -> Group {
     Group {
         steward: public(2),
         payer: public(3),
@@ -76,11 +76,11 @@ pub fn group() -> Group {
     }
 }
 
-pub fn voucher() -> Voucher {
+pub(crate) fn voucher() -> Voucher {
     Voucher { holder: node(3), node: node(4), bytes: ByteCount(1 << 20), expires: TIME, serial: 9 }
 }
 
-pub fn receipt() -> Receipt {
+pub(crate) fn receipt() -> Receipt {
     Receipt {
         shard: shard(1),
         length: 65_536,
@@ -92,15 +92,15 @@ pub fn receipt() -> Receipt {
     }
 }
 
-pub fn refusal() -> RefusalStatement {
+pub(crate) fn refusal() -> RefusalStatement {
     RefusalStatement { reason: Refusal::NoSpace, retry_after_ms: 1500, boot_epoch: EPOCH, nonce: NONCE, time: TIME }
 }
 
-pub fn ranges() -> Vec<ByteRange> {
+pub(crate) fn ranges() -> Vec<ByteRange> {
     vec![ByteRange { start: 0, end: 17 }, ByteRange { start: 65_536, end: 131_072 }]
 }
 
-pub fn serve() -> ServeStatement {
+pub(crate) fn serve() -> ServeStatement {
     ServeStatement {
         shard: shard(1),
         ranges: ranges(),
@@ -112,33 +112,33 @@ pub fn serve() -> ServeStatement {
     }
 }
 
-pub fn delivery() -> DeliveryReceipt {
+pub(crate) fn delivery() -> DeliveryReceipt {
     DeliveryReceipt { shard: shard(1), ranges: ranges(), node: node(4), nonce: NONCE, time: TIME }
 }
 
-pub fn audit_slices() -> AuditRequest {
+pub(crate) fn audit_slices() -> AuditRequest {
     let challenge = Challenge::Slices { seed: [0x5e; 32], count: 32 };
     AuditRequest { shard: shard(1), length: 2 << 20, challenge, nonce: NONCE }
 }
 
-pub fn audit_whole() -> AuditRequest {
+pub(crate) fn audit_whole() -> AuditRequest {
     AuditRequest { challenge: Challenge::Whole { challenge: [0xc4; 32] }, ..audit_slices() }
 }
 
-pub fn audit_statement(request: AuditRequest) -> AuditStatement {
+pub(crate) fn audit_statement(request: AuditRequest) -> AuditStatement {
     AuditStatement { request, digest: answer_digest(b"answer"), auditor: node(3), boot_epoch: EPOCH, time: TIME }
 }
 
-pub fn sealed_box() -> SealedBox {
+pub(crate) fn sealed_box() -> SealedBox {
     SealedBox { salt: [0x5a; 32], sealed: vec![0xee; 24] }
 }
 
-pub fn record(version: u64) -> Record {
+pub(crate) fn record(version: u64) -> Record {
     let previous = (version > 1).then_some([0x9f; 32]);
     Record { kind: RecordKind::Placement, index: 3, version, previous, body: sealed_box() }
 }
 
-pub fn segment_ref(last: bool, rounds: usize) -> SegmentRef {
+pub(crate) fn segment_ref(last: bool, rounds: usize) -> SegmentRef {
     SegmentRef {
         salt: [0xa1; 32],
         plain: 1_000_000,
@@ -148,11 +148,11 @@ pub fn segment_ref(last: bool, rounds: usize) -> SegmentRef {
     }
 }
 
-pub fn page_ref(page: u32) -> PageRef {
+pub(crate) fn page_ref(page: u32) -> PageRef {
     PageRef { number: SegmentNumber::page(page).unwrap(), segment: segment_ref(true, 0) }
 }
 
-pub fn owner_record() -> OwnerRecord {
+pub(crate) fn owner_record() -> OwnerRecord {
     OwnerRecord {
         format: 1,
         file: file(),
@@ -167,7 +167,7 @@ pub fn owner_record() -> OwnerRecord {
     }
 }
 
-pub fn placement_record() -> PlacementRecord {
+pub(crate) fn placement_record() -> PlacementRecord {
     let holder = |n, domain: Option<&str>| Holder {
         node: node(n),
         addresses: vec!["/ip4/192.0.2.7/tcp/4701".into()],
@@ -185,20 +185,20 @@ pub fn placement_record() -> PlacementRecord {
     }
 }
 
-pub fn leaf_page() -> Page {
+pub(crate) fn leaf_page() -> Page {
     let segments = vec![segment_ref(false, 0), segment_ref(true, 2)];
     let verify = VerifySection { level: 0, first_segment: 5, segments, children: vec![] };
     Page { format: 1, verify, read: Some(sealed_box()) }
 }
 
-pub fn inner_page() -> Page {
+pub(crate) fn inner_page() -> Page {
     let child = |page, kind, first, count| ChildRef { page: page_ref(page), kind, first, count };
     let children = vec![child(0, PageKind::Segments, 0, 700), child(1, PageKind::Entries, 0, 12)];
     let verify = VerifySection { level: 1, first_segment: 0, segments: vec![], children };
     Page { format: 1, verify, read: None }
 }
 
-pub fn read_section() -> ReadSection {
+pub(crate) fn read_section() -> ReadSection {
     let entry = |path: &str, kind, size, extents, inline| Entry {
         path: path.into(),
         kind,
@@ -219,7 +219,7 @@ pub fn read_section() -> ReadSection {
     }
 }
 
-pub fn hello() -> Hello {
+pub(crate) fn hello() -> Hello {
     Hello {
         versions: vec![1],
         boot_epoch: EPOCH,

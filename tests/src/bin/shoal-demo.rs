@@ -80,10 +80,17 @@ async fn demo() -> Result<()> {
     let survivor = (0..NODES).rev().find(|at| !victims.contains(at)).context("nobody is left")?;
     let back = room.path().join("back.bin");
     let begun = Instant::now();
-    stranger.run(&["retrieve", &capability, "--peer", &nodes[survivor].address, "--out", text(&back)?, "--json"]).await?;
+    stranger
+        .run(&["retrieve", &capability, "--peer", &nodes[survivor].address, "--out", text(&back)?, "--json"])
+        .await?;
     say(
         "retrieved",
-        &format!("with capability, password and node {} only, in {} ({})", survivor + 1, seconds(begun), rate(bytes, begun)),
+        &format!(
+            "with capability, password and node {} only, in {} ({})",
+            survivor + 1,
+            seconds(begun),
+            rate(bytes, begun)
+        ),
     );
     compare(&file, &back)?;
     say("compared", &format!("{} byte for byte: identical", megabytes(bytes)));
@@ -188,7 +195,10 @@ async fn show_shards(owner: &Shoal<'_>, capability: &str, nodes: &[Node]) -> Res
     let shards = owner.run(&["shards", capability, "--peer", &nodes[0].address, "--json"]).await?;
     let rows = shards["details"]["nodes"].as_array().context("shards printed no nodes")?;
     let count = |node: &Node| {
-        rows.iter().find(|row| row["node"] == Value::from(node.id.clone())).and_then(|row| row["shards"].as_u64()).unwrap_or(0)
+        rows.iter()
+            .find(|row| row["node"].as_str() == Some(&node.id))
+            .and_then(|row| row["shards"].as_u64())
+            .unwrap_or(0)
     };
     let code = shards["details"]["code"].as_str().unwrap_or("?");
     let counts: Vec<u64> = nodes.iter().map(count).collect();

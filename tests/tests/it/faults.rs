@@ -54,7 +54,8 @@ async fn liars_are_skipped_and_named() {
         let opened = world.open(&uploaded.capabilities.locate, PASSWORD).await.unwrap();
         assert!(world.read(&opened, "file.bin").await.unwrap() == content, "{first:?} {second:?}");
         let lied = opened.shunned().iter().filter(|(_, error)| matches!(error, TransferError::Lied(_))).count();
-        let expected = [first, second].iter().filter(|fault| matches!(fault, Fault::Corrupts | Fault::Truncates)).count();
+        let expected =
+            [first, second].iter().filter(|fault| matches!(fault, Fault::Corrupts | Fault::Truncates)).count();
         assert_eq!(lied, expected, "{first:?} {second:?}: {:?}", opened.shunned());
     }
 }
@@ -62,9 +63,7 @@ async fn liars_are_skipped_and_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusing_swarms_have_exit_codes_of_their_own() {
     let world = MemoryWorld::new(23, 6).await.unwrap();
-    for (refusal, failure) in
-        [(Refusal::Denied, Failure::Denied), (Refusal::NoSpace, Failure::Quota)]
-    {
+    for (refusal, failure) in [(Refusal::Denied, Failure::Denied), (Refusal::NoSpace, Failure::Quota)] {
         for id in world.swarm.ids() {
             world.swarm.set(id, Fault::Refuses(refusal));
         }
@@ -108,16 +107,20 @@ async fn a_segment_is_never_sealed_twice() {
         let ids = world.swarm.ids();
         for (at, fault) in draw.as_bytes().iter().take(3).enumerate() {
             let node = ids[usize::from(draw.as_bytes()[at + 8]) % ids.len()];
-            world.swarm.set(node, match fault % 4 {
-                0 => Fault::DiesAfter(u32::from(fault / 64)),
-                1 => Fault::ForgesReceipts,
-                2 => Fault::Refuses(Refusal::NoSpace),
-                _ => Fault::Down,
-            });
+            world.swarm.set(
+                node,
+                match fault % 4 {
+                    0 => Fault::DiesAfter(u32::from(fault / 64)),
+                    1 => Fault::ForgesReceipts,
+                    2 => Fault::Refuses(Refusal::NoSpace),
+                    _ => Fault::Down,
+                },
+            );
         }
         let size = 3_000 + usize::from(draw.as_bytes()[20]) * 1_000;
         let mut options = options(4, 2);
-        options.suite = if round % 2 == 0 { shoal_protocol::Suite::Aes256Gcm } else { shoal_protocol::Suite::ChaCha20Poly1305 };
+        options.suite =
+            if round % 2 == 0 { shoal_protocol::Suite::Aes256Gcm } else { shoal_protocol::Suite::ChaCha20Poly1305 };
         let result = world.client.upload(one_file(bytes(round, size)), &options, &fleet, &|_| {}).await;
         let offered = world.swarm.moved().offered;
         let distinct: std::collections::BTreeSet<_> = offered.iter().map(|(_, shard)| *shard).collect();
@@ -125,8 +128,12 @@ async fn a_segment_is_never_sealed_twice() {
             Ok(uploaded) => {
                 // Every shard that was ever offered is one that the final pages name, or a page itself: exactly one
                 // ciphertext for each (segment, unit).
-                let opened = world.client.open(&uploaded.capabilities.owner, None, &Secret::None, &mut world.fleet()).await;
-                let Ok(opened) = opened else { failed += 1; continue };
+                let opened =
+                    world.client.open(&uploaded.capabilities.owner, None, &Secret::None, &mut world.fleet()).await;
+                let Ok(opened) = opened else {
+                    failed += 1;
+                    continue;
+                };
                 let mut by_place: BTreeMap<_, _> = BTreeMap::new();
                 for place in opened.shard_places() {
                     assert!(by_place.insert((place.segment, place.unit), place.shard).is_none());
@@ -168,6 +175,7 @@ async fn changed_records_are_refused() {
     let error = world.open(&uploaded.capabilities.locate, PASSWORD).await.unwrap_err();
     assert_eq!(error.failure(), Failure::Integrity, "{error}");
     let secret = Secret::Password(Zeroizing::new(PASSWORD.to_vec()));
-    let cached = world.client.open(&uploaded.capabilities.locate, Some(&uploaded.manifest), &secret, &mut world.fleet()).await;
+    let cached =
+        world.client.open(&uploaded.capabilities.locate, Some(&uploaded.manifest), &secret, &mut world.fleet()).await;
     assert!(cached.is_ok(), "the cached records still lead to the file");
 }

@@ -52,8 +52,17 @@ impl Writer {
             serial: 1,
         };
         let id = transport.connect(None, vec![node.address.clone()], WAIT).await.unwrap();
-        let hello = Hello { versions: vec![1], boot_epoch: BootEpoch(1), free: ByteCount(0), domain: None, time: clock(), record: None };
-        let Response::Hello(hello) = transport.request(id, Request::Hello(hello), WAIT).await.unwrap() else { panic!("no HELLO") };
+        let hello = Hello {
+            versions: vec![1],
+            boot_epoch: BootEpoch(1),
+            free: ByteCount(0),
+            domain: None,
+            time: clock(),
+            record: None,
+        };
+        let Response::Hello(hello) = transport.request(id, Request::Hello(hello), WAIT).await.unwrap() else {
+            panic!("no HELLO")
+        };
         Self {
             transport,
             network,
@@ -68,13 +77,17 @@ impl Writer {
     async fn store(&self, n: u64) -> Option<ShardId> {
         let payload = Bytes::from(content(n));
         let length = u32::try_from(payload.len()).unwrap();
-        let reserve = Reserve { boot_epoch: self.boot_epoch, group: self.group.clone(), lengths: vec![length], voucher: None };
-        let Response::Reserved(reserved) = self.transport.request(self.node, Request::Reserve(reserve), WAIT).await.ok()? else {
+        let reserve =
+            Reserve { boot_epoch: self.boot_epoch, group: self.group.clone(), lengths: vec![length], voucher: None };
+        let Response::Reserved(reserved) =
+            self.transport.request(self.node, Request::Reserve(reserve), WAIT).await.ok()?
+        else {
             return None;
         };
         let shard = ShardId::of(&payload);
         let nonce = Nonce::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes().first_chunk().unwrap());
-        let job = StoreJob { reservation: *reserved.ids.first()?, boot_epoch: self.boot_epoch, nonce, shard, bytes: payload };
+        let job =
+            StoreJob { reservation: *reserved.ids.first()?, boot_epoch: self.boot_epoch, nonce, shard, bytes: payload };
         let receipt = self.transport.store(self.node, job).await.ok()?;
         let expected =
             Expected { node: self.node, shard, length, group: self.group_id, nonce, boot_epoch: self.boot_epoch };

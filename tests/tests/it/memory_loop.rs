@@ -14,7 +14,23 @@ async fn sizes_at_every_edge_come_back() {
     let options = options(4, 2);
     let segment = 32 * 4 * P;
     let row = 4 * P;
-    for size in [0, 1, 2048, 2049, P - 1, P, P + 1, row - 1, row, row + 1, 7 * P - 1, 7 * P + 1, segment - 1, segment, segment + 1] {
+    for size in [
+        0,
+        1,
+        2048,
+        2049,
+        P - 1,
+        P,
+        P + 1,
+        row - 1,
+        row,
+        row + 1,
+        7 * P - 1,
+        7 * P + 1,
+        segment - 1,
+        segment,
+        segment + 1,
+    ] {
         let content = bytes(size as u64, size);
         let uploaded = world.upload(one_file(content.clone()), &options).await.unwrap();
         assert!(uploaded.is_complete() && uploaded.bytes == size as u64);
@@ -83,7 +99,15 @@ async fn any_range_is_read_from_few_units() {
     let uploaded = world.upload(one_file(content.clone()), &options(4, 2)).await.unwrap();
     let opened = world.open(&uploaded.capabilities.locate, PASSWORD).await.unwrap();
     let segment = 32 * 4 * P;
-    for (start, end) in [(0, 1), (P - 1, P + 1), (4 * P - 10, 4 * P + 10), (segment - 5, segment + 5), (1000, 1000), (123_456, 5_000_000), (content.len() - 1, content.len())] {
+    for (start, end) in [
+        (0, 1),
+        (P - 1, P + 1),
+        (4 * P - 10, 4 * P + 10),
+        (segment - 5, segment + 5),
+        (1000, 1000),
+        (123_456, 5_000_000),
+        (content.len() - 1, content.len()),
+    ] {
         let back = world.read_range(&opened, "file.bin", start as u64..end as u64).await.unwrap();
         assert!(back == content[start..end], "{start}..{end}");
     }
@@ -109,7 +133,10 @@ async fn two_thousand_small_files_cost_what_their_bytes_cost() {
     let uploaded = world.upload(Box::new(source), &options(4, 2)).await.unwrap();
     let stored = world.swarm.stored_bytes();
     let bare = total as u64 * 6 / 4;
-    println!("2,000 files of {total} bytes: {stored} stored, {bare} by the code alone, {} stores", world.swarm.moved().offered.len());
+    println!(
+        "2,000 files of {total} bytes: {stored} stored, {bare} by the code alone, {} stores",
+        world.swarm.moved().offered.len()
+    );
     assert!(stored * 100 <= bare * 115, "{stored} stored for {bare}");
     let opened = world.open(&uploaded.capabilities.locate, PASSWORD).await.unwrap();
     assert_eq!(opened.tree().entries.len(), 2_000);
@@ -150,4 +177,3 @@ async fn replicas_of_one_index_are_different_bytes() {
     assert_eq!(ids.len() % 8, 0);
     assert!(world.read(&opened, "file.bin").await.unwrap() == content);
 }
-

@@ -34,7 +34,13 @@ fn stdout(output: &Output) -> String {
 }
 
 fn expect(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "stdout: {}\nstderr: {}", stdout(output), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "stdout: {}\nstderr: {}",
+        stdout(output),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -86,10 +92,14 @@ fn every_exit_code_a_user_can_meet() {
     let shoal = Shoal::new(SHOAL, &room.path().join("home"));
     let peer = nodes[0].address.as_str();
     let manifest = room.path().join("a.shoal");
-    let uploaded = shoal.run(&["upload", text(&file), "--peer", peer, "--manifest-out", text(&manifest), "--json"]).unwrap();
+    let uploaded =
+        shoal.run(&["upload", text(&file), "--peer", peer, "--manifest-out", text(&manifest), "--json"]).unwrap();
     expect(&uploaded, 0);
     let report: Value = serde_json::from_slice(&uploaded.stdout).unwrap();
-    assert_eq!((report["operation"].as_str(), report["ok"].as_bool(), report["exit"].as_i64()), (Some("upload"), Some(true), Some(0)));
+    assert_eq!(
+        (report["operation"].as_str(), report["ok"].as_bool(), report["exit"].as_i64()),
+        (Some("upload"), Some(true), Some(0))
+    );
     let capability = report["details"]["capability"].as_str().unwrap().to_owned();
 
     let wrong = |arguments: &[&str]| shoal.command(arguments).env("SHOAL_PASSWORD", "wrong").output().unwrap();
@@ -105,7 +115,10 @@ fn every_exit_code_a_user_can_meet() {
     expect(&shoal.run(&["upload", text(&room.path().join("nothing"))]).unwrap(), 10);
     expect(&shoal.run(&["upload", text(&file), "--code", "fish"]).unwrap(), 2);
     expect(&shoal.run(&["nonsense"]).unwrap(), 2);
-    expect(&Shoal::new(SHOAL, &room.path().join("x")).run(&["ls", &capability, "--peer", "/ip4/127.0.0.1/tcp/1"]).unwrap(), 17);
+    expect(
+        &Shoal::new(SHOAL, &room.path().join("x")).run(&["ls", &capability, "--peer", "/ip4/127.0.0.1/tcp/1"]).unwrap(),
+        17,
+    );
     expect(&shoal.run(&["ls", &capability[..capability.len() - 1]]).unwrap(), 2);
 
     let failed = wrong(&["retrieve", &capability, "--json", "--out", text(&room.path().join("o"))]);
@@ -140,7 +153,7 @@ fn a_full_swarm_is_exit_15() {
     let mut nodes: Vec<Shoald> = Vec::new();
     for n in 0..2 {
         let first = nodes.first().map(|node| node.address.clone());
-        let mut arguments = vec!["--open", "--quota", "8MB"];
+        let mut arguments = vec!["--open", "--quota", "12MB"];
         arguments.extend(first.iter().flat_map(|first| ["--bootstrap", first]));
         nodes.push(Shoald::start(SHOALD, &room.path().join(format!("n{n}")), &arguments).unwrap());
     }
@@ -170,7 +183,8 @@ fn a_directory_and_standard_input_come_back() {
     let capability = stdout(&uploaded).trim().to_owned();
     let out = room.path().join("out");
     expect(&shoal.run(&["retrieve", &capability, "--out", text(&out)]).unwrap(), 0);
-    let different = std::process::Command::new("diff").arg("-r").arg("--no-dereference").arg(&folder).arg(&out).output().unwrap();
+    let different =
+        std::process::Command::new("diff").arg("-r").arg("--no-dereference").arg(&folder).arg(&out).output().unwrap();
     assert!(different.status.success(), "{}", stdout(&different));
 
     let mut command = shoal.command(&["upload", "-", "--peer", &nodes[0].address]);

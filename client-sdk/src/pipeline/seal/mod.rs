@@ -39,6 +39,14 @@ impl Aead {
         Self(backend::Aead::new(suite, key))
     }
 
+    /// Seals `plain` into `unit`, which is 16 bytes longer.
+    pub(crate) fn seal_into(&self, nonce: &[u8; 12], aad: &[u8], plain: &[u8], unit: &mut [u8]) {
+        let Some((out, tag)) = unit.split_last_chunk_mut::<TAG>() else {
+            unreachable!("callers leave room for the tag");
+        };
+        self.0.seal_into(nonce, aad, plain, out, tag);
+    }
+
     /// Seals all but the last 16 bytes of `unit` in place and writes the tag into those.
     pub(crate) fn seal(&self, nonce: &[u8; 12], aad: &[u8], unit: &mut [u8]) {
         let Some((plain, tag)) = unit.split_last_chunk_mut::<TAG>() else {
@@ -48,7 +56,12 @@ impl Aead {
     }
 
     /// Opens `unit` (ciphertext and tag) in place; returns the plaintext.
-    pub(crate) fn open<'u>(&self, nonce: &[u8; 12], aad: &[u8], unit: &'u mut [u8]) -> Result<&'u mut [u8], TagMismatch> {
+    pub(crate) fn open<'u>(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        unit: &'u mut [u8],
+    ) -> Result<&'u mut [u8], TagMismatch> {
         let (sealed, tag) = unit.split_last_chunk_mut::<TAG>().ok_or(TagMismatch)?;
         self.0.open(nonce, aad, sealed, tag)?;
         Ok(sealed)
@@ -58,7 +71,7 @@ impl Aead {
 /// The keystream of one shard.
 pub(crate) enum Mask {
     ChaCha(Zeroizing<[u8; KEY]>),
-    Aes(backend::Ctr),
+    Aes(Box<backend::Ctr>),
 }
 
 /// Bytes of an AES block.
@@ -68,7 +81,7 @@ impl Mask {
     pub(crate) fn new(suite: Suite, key: &MaskKey) -> Self {
         match suite {
             Suite::ChaCha20Poly1305 => Self::ChaCha(Zeroizing::new(*key.as_bytes())),
-            Suite::Aes256Gcm => Self::Aes(backend::Ctr::new(key.as_bytes())),
+            Suite::Aes256Gcm => Self::Aes(Box::new(backend::Ctr::new(key.as_bytes()))),
         }
     }
 

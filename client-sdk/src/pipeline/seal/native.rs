@@ -32,7 +32,20 @@ impl Aead {
         out
     }
 
-    pub(super) fn open(&self, nonce: &[u8; 12], aad: &[u8], in_out: &mut [u8], tag: &[u8; TAG]) -> Result<(), TagMismatch> {
+    pub(super) fn seal_into(&self, nonce: &[u8; 12], aad: &[u8], plain: &[u8], out: &mut [u8], tag: &mut [u8; TAG]) {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        if self.0.seal_out_of_place_scatter(nonce, Aad::from(aad), plain, out, &[], tag).is_err() {
+            unreachable!("plaintext and ciphertext are of one length, far below the AEAD's limit");
+        }
+    }
+
+    pub(super) fn open(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        in_out: &mut [u8],
+        tag: &[u8; TAG],
+    ) -> Result<(), TagMismatch> {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag, in_out).map(|_| ()).map_err(|_| TagMismatch)
     }

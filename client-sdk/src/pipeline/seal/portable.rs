@@ -36,7 +36,18 @@ impl Aead {
         tag.into()
     }
 
-    pub(super) fn open(&self, nonce: &[u8; 12], aad: &[u8], in_out: &mut [u8], tag: &[u8; TAG]) -> Result<(), TagMismatch> {
+    pub(super) fn seal_into(&self, nonce: &[u8; 12], aad: &[u8], plain: &[u8], out: &mut [u8], tag: &mut [u8; TAG]) {
+        out.copy_from_slice(plain);
+        *tag = self.seal(nonce, aad, out);
+    }
+
+    pub(super) fn open(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        in_out: &mut [u8],
+        tag: &[u8; TAG],
+    ) -> Result<(), TagMismatch> {
         match self {
             Self::ChaCha(cipher) => cipher.decrypt_inout_detached(nonce.into(), aad, in_out.into(), tag.into()),
             Self::Aes(cipher) => cipher.decrypt_inout_detached(nonce.into(), aad, in_out.into(), tag.into()),

@@ -82,7 +82,9 @@ impl Dials {
         self.attempts.retain(|target, attempt| {
             attempt.under_way
                 || match target {
-                    Target::Node(node) => wanted.contains(node) || bootstrap.iter().any(|entry| entry.node == Some(*node)),
+                    Target::Node(node) => {
+                        wanted.contains(node) || bootstrap.iter().any(|entry| entry.node == Some(*node))
+                    }
                     Target::Address(_) => true,
                 }
         });
@@ -117,17 +119,19 @@ impl Dials {
             attempt.under_way = true;
             free = free.saturating_sub(1);
             let known = node.and_then(|node| table.get(&node)).map(|known| known.record.addresses.as_slice());
-            let mut addresses: Vec<String> = address.into_iter().chain(known.unwrap_or_default().iter().cloned()).collect();
+            let mut addresses: Vec<String> =
+                address.into_iter().chain(known.unwrap_or_default().iter().cloned()).collect();
             addresses.truncate(DIAL_ADDRESSES_MAX);
             out.push(LinkEffect::Dial { node, addresses });
         }
         out
     }
 
-    /// A dial led to `reached`.
-    pub(crate) fn succeeded(&mut self, target: &Target, reached: NodeId) {
+    /// A dial led to `reached`. Before the connection is reported too, it is not dialled again.
+    pub(crate) fn succeeded(&mut self, target: &Target, reached: NodeId, uptime_ms: u64) {
         if let Some(attempt) = self.attempts.get_mut(target) {
             attempt.under_way = false;
+            attempt.due_ms = uptime_ms.saturating_add(REDIAL_FIRST_MS);
         }
         if let Target::Address(address) = target {
             for entry in self.bootstrap.iter_mut().filter(|entry| entry.address == *address) {
@@ -155,24 +159,17 @@ impl Dials {
 
     /// A connection ended after `lived_ms`.
     pub(crate) fn lost(&mut self, node: NodeId, lived_ms: u64, uptime_ms: u64) {
-        let address = self.bootstrap.iter().find(|entry| entry.node.is_none() && entry.reached == Some(node));
-        let target = address.map_or(Target::Node(node), |entry| Target::Address(entry.address.clone()));
-        for target in [Some(Target::Node(node)), Some(target).filter(|target| *target != Target::Node(node))] {
-            let Some(target) = target.filter(|target| self.is_used(target)) else { continue };
+        let reached = self.bootstrap.iter().filter(|entry| entry.node.is_none() && entry.reached == Some(node));
+        let mut targets: Vec<Target> = reached.map(|entry| Target::Address(entry.address.clone())).collect();
+        if self.wanted.contains(&node) || self.bootstrap.iter().any(|entry| entry.node == Some(node)) {
+            targets.push(Target::Node(node));
+        }
+        for target in targets {
             let attempt = self.attempts.entry(target).or_default();
             if lived_ms >= STEADY_MS {
                 attempt.failures = 0;
             }
             back_off(attempt, &mut self.jitter, uptime_ms);
-        }
-    }
-
-    fn is_used(&self, target: &Target) -> bool {
-        match target {
-            Target::Node(node) => {
-                self.wanted.contains(node) || self.bootstrap.iter().any(|entry| entry.node == Some(*node))
-            }
-            Target::Address(_) => true,
         }
     }
 
@@ -228,7 +225,7 @@ mod tests {
         while dials.due(&table(), |_| false, now).is_empty() {
             now += 50;
         }
-        dials.succeeded(&target, node);
+        dials.succeeded(&target, node, now);
         assert!(dials.due(&table(), |peer| *peer == node, now).is_empty(), "connected is not dialled");
         dials.lost(node, STEADY_MS, now);
         assert!(dials.due(&table(), |_| false, now).is_empty());
@@ -241,7 +238,10 @@ mod tests {
         let bootstrap = [format!("/ip4/10.0.0.1/tcp/1/p2p/{node}"), "/dns4/x/tcp/2".to_owned()];
         let mut dials = Dials::new(&bootstrap, Jitter::new(1));
         let effects = dials.due(&table(), |_| false, 0);
-        assert_eq!(effects.first(), Some(&LinkEffect::Dial { node: Some(node), addresses: vec!["/ip4/10.0.0.1/tcp/1".into()] }));
+        assert_eq!(
+            effects.first(),
+            Some(&LinkEffect::Dial { node: Some(node), addresses: vec!["/ip4/10.0.0.1/tcp/1".into()] })
+        );
         dials.ours(&Target::Node(node));
         dials.ours(&Target::Address("/dns4/x/tcp/2".into()));
         assert!(dials.due(&table(), |_| false, 1_000_000).is_empty());

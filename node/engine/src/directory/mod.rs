@@ -9,7 +9,7 @@ mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shoal_protocol::control::{Hello, Request};
+use shoal_protocol::control::Hello;
 use shoal_protocol::link::LinkEffect;
 use shoal_protocol::{NetworkId, NodeId, Signed, UnixMillis};
 
@@ -27,10 +27,14 @@ pub const ASK_AGAIN_MS: u64 = 30_000;
 pub const ASK_SOON_MS: u64 = 1_000;
 /// How long after the last new peer the directory counts as still learning, milliseconds.
 pub const LEARNING_MS: u64 = 10_000;
+/// Longest wait before a peer that did not answer is asked again, milliseconds, before jitter.
+pub const ASK_MAX_MS: u64 = 16 * ASK_AGAIN_MS;
+/// Pages taken from one peer in a row: [`KNOWN_MAX`] records of the largest size, 14 to a page.
+pub const PAGES_MAX: u32 = 300;
 /// Connected peers that are kept track of; more are not asked anything.
 pub const LINKS_MAX: usize = 1024;
-/// Effects that wait to be taken; beyond it none are added until some were.
-const EFFECTS_MAX: usize = 4096;
+/// Effects that wait to be taken: two questions a link and all dials. Beyond it a question waits for its next turn.
+const EFFECTS_MAX: usize = 2 * LINKS_MAX + DIALS_MAX;
 
 /// What became of a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +50,17 @@ pub enum DialOutcome {
 #[derive(Debug)]
 struct Link {
     since_ms: u64,
+    /// When it is asked next.
     ask_due_ms: u64,
+    /// Whether an answer is awaited.
     asking: bool,
+    /// Whether HELLOs were exchanged.
+    greeted: bool,
+    /// Questions in a row without an answer.
+    failures: u32,
+    /// Where the last page ended, and how many there were.
+    after: Option<NodeId>,
+    pages: u32,
 }
 
 /// All that a node knows of others.
@@ -59,6 +72,8 @@ pub struct Directory {
     dials: Dials,
     links: BTreeMap<NodeId, Link>,
     last_new_ms: Option<u64>,
+    /// Whether peers came or went since it was last chosen whom to connect to.
+    changed: bool,
     effects: VecDeque<LinkEffect>,
 }
 
@@ -73,6 +88,7 @@ impl Directory {
             dials: Dials::new(bootstrap, Jitter::new(seed)),
             links: BTreeMap::new(),
             last_new_ms: None,
+            changed: false,
             effects: VecDeque::new(),
         }
     }
@@ -82,17 +98,26 @@ impl Directory {
         self.own = Some(signed);
     }
 
-    /// How many peers are known.
+    /// Who is known, in the order of their ids.
     pub fn known(&self) -> impl Iterator<Item = (&NodeId, &Known)> {
         self.table.iter()
     }
 
-    /// A connection to `peer` was made, by either side.
+    /// A connection to `peer` was made, by either side. Said twice, it changes nothing.
     pub fn connected(&mut self, peer: NodeId, now: Now) {
-        if peer == self.local || (self.links.len() >= LINKS_MAX && !self.links.contains_key(&peer)) {
+        if peer == self.local || self.links.len() >= LINKS_MAX || self.links.contains_key(&peer) {
             return;
         }
-        self.links.entry(peer).or_insert(Link { since_ms: now.uptime_ms, ask_due_ms: now.uptime_ms, asking: false });
+        let link = Link {
+            since_ms: now.uptime_ms,
+            ask_due_ms: now.uptime_ms,
+            asking: true,
+            greeted: false,
+            failures: 0,
+            after: None,
+            pages: 0,
+        };
+        self.links.insert(peer, link);
         self.push(LinkEffect::Greet { node: peer });
     }
 
@@ -103,22 +128,36 @@ impl Directory {
         }
     }
 
+    /// Exactly these peers are connected: for when single events were lost.
+    pub fn reconcile(&mut self, connected: &[NodeId], now: Now) {
+        let gone: Vec<NodeId> = self.links.keys().filter(|node| !connected.contains(node)).copied().collect();
+        for node in gone {
+            self.disconnected(node, now);
+        }
+        for node in connected {
+            self.connected(*node, now);
+        }
+    }
+
     /// A dial that was asked for ended. `node` and `addresses` are those of the effect.
     pub fn dial_ended(&mut self, node: Option<NodeId>, addresses: &[String], outcome: DialOutcome, now: Now) {
         let Some(target) = Target::of(node, addresses) else { return };
         match outcome {
             DialOutcome::Reached(reached) if reached == self.local => self.dials.ours(&target),
-            DialOutcome::Reached(reached) => self.dials.succeeded(&target, reached),
+            DialOutcome::Reached(reached) => self.dials.succeeded(&target, reached, now.uptime_ms),
             DialOutcome::Failed => self.dials.failed(&target, now.uptime_ms),
             DialOutcome::Ourselves => self.dials.ours(&target),
         }
     }
 
-    /// A HELLO of `peer` carried its record; in either direction.
+    /// A HELLO of `peer`, in either direction: its record is learnt if it has one.
     ///
     /// # Errors
     /// [`NotLearned`] if the record is not believed.
     pub fn heard_hello(&mut self, peer: NodeId, hello: Hello, now: Now) -> Result<(), NotLearned> {
+        if let Some(link) = self.links.get_mut(&peer).filter(|link| !link.greeted) {
+            (link.greeted, link.asking, link.failures, link.ask_due_ms) = (true, false, 0, now.uptime_ms);
+        }
         match hello.record {
             Some(record) => self.learn(record, Some(peer), now),
             None => Ok(()),
@@ -138,41 +177,53 @@ impl Directory {
                 _ => {}
             }
         }
-        let next = last.filter(|_| more && lie.is_ok());
-        match (next, self.links.get_mut(&peer)) {
-            (Some(after), Some(link)) if link.asking => {
-                self.push(LinkEffect::Ask { node: peer, request: Request::Peers { after: Some(after) } });
-            }
-            _ => self.rest(peer, now),
+        let Some(link) = self.links.get_mut(&peer).filter(|link| link.asking) else { return lie };
+        // Pages that do not move on, or never end, are not followed.
+        if more && lie.is_ok() && last > link.after && link.pages < PAGES_MAX {
+            (link.after, link.pages) = (last, link.pages.saturating_add(1));
+            self.push(LinkEffect::AskPeers { node: peer, after: last });
+        } else {
+            link.failures = 0;
+            self.rest(peer, now);
         }
         lie
     }
 
-    /// `peer` did not answer a question.
+    /// `peer` did not answer a HELLO or a question.
     pub fn ask_failed(&mut self, peer: NodeId, now: Now) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.failures = link.failures.saturating_add(1);
+        }
         self.rest(peer, now);
     }
 
     /// Time passed: what is due becomes effects. To be called a few times a second.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.table.forget_stale(now.wall) {
+        self.changed |= self.table.forget_stale(now.wall);
+        if std::mem::take(&mut self.changed) {
             self.dials.choose(&self.table);
         }
         let links = &self.links;
         for effect in self.dials.due(&self.table, |node| links.contains_key(node), now.uptime_ms) {
             self.push(effect);
         }
-        let due: Vec<NodeId> = self
-            .links
-            .iter_mut()
-            .filter(|(_, link)| !link.asking && link.ask_due_ms <= now.uptime_ms)
-            .map(|(node, link)| {
-                link.asking = true;
-                *node
-            })
-            .collect();
-        for node in due {
-            self.push(LinkEffect::Ask { node, request: Request::Peers { after: None } });
+        let due = self.links.iter_mut().filter(|(_, link)| !link.asking && link.ask_due_ms <= now.uptime_ms);
+        let mut questions = Vec::new();
+        for (node, link) in due {
+            if !link.greeted {
+                questions.push(LinkEffect::Greet { node: *node });
+            } else if self.table.get(node).is_some() {
+                (link.after, link.pages) = (None, 0);
+                questions.push(LinkEffect::AskPeers { node: *node, after: None });
+            } else {
+                // A visitor without a record knows nobody.
+                link.ask_due_ms = now.uptime_ms.saturating_add(ASK_AGAIN_MS);
+                continue;
+            }
+            link.asking = true;
+        }
+        for question in questions {
+            self.push(question);
         }
     }
 
@@ -194,12 +245,11 @@ impl Directory {
     }
 
     fn learn(&mut self, record: Signed, presenter: Option<NodeId>, now: Now) -> Result<(), NotLearned> {
-        let (_, learned) = self.table.learn(record, presenter, now.wall)?;
-        match learned {
+        match self.table.learn(record, presenter, now.wall)? {
             Learned::Same => {}
-            Learned::Newer => self.dials.choose(&self.table),
-            Learned::New { .. } => {
-                self.dials.choose(&self.table);
+            Learned::Newer => self.changed = true,
+            Learned::New => {
+                self.changed = true;
                 self.last_new_ms = Some(now.uptime_ms);
                 self.hurry(now);
             }
@@ -207,21 +257,35 @@ impl Directory {
         Ok(())
     }
 
+    /// Whether it pays to ask around quickly: a small network, and somebody new a moment ago. In a large one nobody is
+    /// asked more often for a newcomer's sake, so inventing newcomers makes no work.
+    fn is_learning(&self, now: Now) -> bool {
+        self.table.len() <= WANTED_MAX
+            && self.last_new_ms.is_some_and(|last| now.uptime_ms.saturating_sub(last) < LEARNING_MS)
+    }
+
     /// Somebody new was heard of: others may have heard of more.
     fn hurry(&mut self, now: Now) {
+        if !self.is_learning(now) {
+            return;
+        }
         let soon = now.uptime_ms.saturating_add(self.dials.around(ASK_SOON_MS));
-        for link in self.links.values_mut() {
+        for link in self.links.values_mut().filter(|link| link.failures == 0) {
             link.ask_due_ms = link.ask_due_ms.min(soon);
         }
     }
 
     fn rest(&mut self, peer: NodeId, now: Now) {
-        let learning = self.last_new_ms.is_some_and(|last| now.uptime_ms.saturating_sub(last) < LEARNING_MS);
-        let wait = self.dials.around(if learning { ASK_SOON_MS } else { ASK_AGAIN_MS });
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.asking = false;
-            link.ask_due_ms = now.uptime_ms.saturating_add(wait);
-        }
+        let learning = self.is_learning(now);
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let wait = match link.failures {
+            0 if learning => ASK_SOON_MS,
+            0 => ASK_AGAIN_MS,
+            1 => ASK_SOON_MS,
+            more => ASK_AGAIN_MS.saturating_mul(1 << more.min(16)).min(ASK_MAX_MS),
+        };
+        link.asking = false;
+        link.ask_due_ms = now.uptime_ms.saturating_add(self.dials.around(wait));
     }
 
     fn push(&mut self, effect: LinkEffect) {

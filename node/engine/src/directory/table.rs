@@ -63,7 +63,7 @@ impl NotLearned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
     /// A peer not known before; perhaps in the place of another.
-    New { evicted: Option<NodeId> },
+    New,
     /// A newer record of a known peer.
     Newer,
     /// Nothing.
@@ -108,7 +108,7 @@ impl PeerTable {
         signed: Signed,
         presenter: Option<NodeId>,
         wall: UnixMillis,
-    ) -> Result<(NodeId, Learned), NotLearned> {
+    ) -> Result<Learned, NotLearned> {
         let node = NodeId::from(*signed.claimed_signer());
         if let Some(presenter) = presenter.filter(|presenter| *presenter != node) {
             return Err(NotLearned::NotItsOwn { presenter, found: node });
@@ -116,30 +116,32 @@ impl PeerTable {
         // The cheap check first: most records of a page are those of the page before.
         if let Some(known) = self.known.get_mut(&node).filter(|known| known.signed == signed) {
             known.met |= presenter.is_some();
-            return Ok((node, Learned::Same));
+            return Ok(Learned::Same);
         }
         let record = signed.verify::<PeerRecord>(&self.network)?.into_inner();
         fresh(record.time, wall)?;
         if node == self.local {
-            return Ok((node, Learned::Same));
+            return Ok(Learned::Same);
         }
         let met = presenter.is_some();
         let size = signed.to_bytes().len().saturating_add(RECORD_OVERHEAD);
         if let Some(known) = self.known.get_mut(&node) {
             known.met |= met;
             if record.time <= known.record.time {
-                return Ok((node, Learned::Same));
+                return Ok(Learned::Same);
             }
             (known.signed, known.size, known.record) = (signed, size, record);
-            return Ok((node, Learned::Newer));
+            return Ok(Learned::Newer);
         }
-        let evicted = if self.known.len() < KNOWN_MAX { None } else { Some(self.make_room(met)?) };
+        if self.known.len() >= KNOWN_MAX {
+            self.make_room(met)?;
+        }
         let rank = rank(&self.local, &node);
         self.known.insert(node, Known { signed, size, met, rank, record });
-        Ok((node, Learned::New { evicted }))
+        Ok(Learned::New)
     }
 
-    fn make_room(&mut self, newcomer_met: bool) -> Result<NodeId, NotLearned> {
+    fn make_room(&mut self, newcomer_met: bool) -> Result<(), NotLearned> {
         let oldest = self.known.iter().min_by_key(|(_, known)| (known.met, known.record.time));
         let (node, known) = oldest.ok_or(NotLearned::Full)?;
         if known.met && !newcomer_met {
@@ -147,7 +149,7 @@ impl PeerTable {
         }
         let node = *node;
         self.known.remove(&node);
-        Ok(node)
+        Ok(())
     }
 
     /// Forgets records that have become too old and says whether there were any.
@@ -161,6 +163,10 @@ impl PeerTable {
         self.known.get(node)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Known)> {
         self.known.iter()
     }
@@ -168,13 +174,15 @@ impl PeerTable {
     /// Fresh records after `after` in id order, `own` among them, as many as fit one answer, and whether more follow.
     pub(crate) fn page(&self, after: Option<NodeId>, own: Option<&Signed>, wall: UnixMillis) -> (Vec<Signed>, bool) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut others = self.known.range((start, Bound::Unbounded)).filter(|(_, known)| is_fresh(known, wall)).peekable();
+        let mut others =
+            self.known.range((start, Bound::Unbounded)).filter(|(_, known)| is_fresh(known, wall)).peekable();
         let mut own = own.filter(|_| after.is_none_or(|after| after < self.local));
         let mut page = Page::default();
         loop {
             let own_is_next = own.is_some() && others.peek().is_none_or(|(node, _)| **node > self.local);
             let fits = if own_is_next {
-                own.take().is_none_or(|signed| page.add(signed, signed.to_bytes().len().saturating_add(RECORD_OVERHEAD)))
+                own.take()
+                    .is_none_or(|signed| page.add(signed, signed.to_bytes().len().saturating_add(RECORD_OVERHEAD)))
             } else if let Some((_, known)) = others.next() {
                 page.add(&known.signed, known.size)
             } else {

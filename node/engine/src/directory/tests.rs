@@ -100,12 +100,11 @@ impl World {
                 let theirs = hello(to, Some(self.records[to].clone()));
                 self.nodes[from].heard_hello(node, theirs, now).unwrap();
             }
-            LinkEffect::Ask { node, request: Request::Peers { after } } => {
+            LinkEffect::AskPeers { node, after } => {
                 let to = self.ids.iter().position(|id| *id == node).unwrap();
                 let (records, more) = self.nodes[to].peers(after, now.wall);
                 self.nodes[from].heard_peers(node, records, more, now).unwrap();
             }
-            LinkEffect::Ask { request, .. } => panic!("unexpected question {request:?}"),
         }
     }
 }
@@ -115,7 +114,8 @@ fn one_known_peer_leads_to_all() {
     const COUNT: usize = 40;
     for seed in 0..4 {
         for line in [false, true] {
-            let mut world = World::new(COUNT, seed * 1000, |n| if line { n.checked_sub(1) } else { (n > 0).then_some(0) });
+            let mut world =
+                World::new(COUNT, seed * 1000, |n| if line { n.checked_sub(1) } else { (n > 0).then_some(0) });
             let mut steps = 0;
             while world.nodes.iter().any(|node| node.known().count() < COUNT - 1 || node.links.len() < COUNT - 1) {
                 world.step();
@@ -141,7 +141,9 @@ fn lies_are_not_learnt() {
     }
     let borrowed = hello(1, Some(record(2, WALL, &network())));
     assert!(matches!(directory.heard_hello(id(1), borrowed, now), Err(NotLearned::NotItsOwn { .. })));
-    assert!(directory.heard_peers(id(1), vec![record(3, WALL, &other), record(4, WALL, &network())], true, now).is_err());
+    assert!(
+        directory.heard_peers(id(1), vec![record(3, WALL, &other), record(4, WALL, &network())], true, now).is_err()
+    );
     assert_eq!(directory.known().map(|(node, _)| *node).collect::<Vec<_>>(), [id(4)], "the honest one is learnt");
 }
 
@@ -162,4 +164,96 @@ fn a_lost_peer_is_dialled_again_with_growing_patience() {
     assert!((8..=14).contains(&dials.len()), "{dials:?}");
     assert!(waits[0] <= 800 && waits.iter().all(|wait| *wait <= 76_000), "{waits:?}");
     assert!(waits.last() > waits.first(), "{waits:?}");
+}
+
+#[test]
+fn pages_that_never_end_are_not_followed() {
+    let mut directory = Directory::new(id(0), network(), &[], 1);
+    let now = Now { wall: UnixMillis(WALL), uptime_ms: 5 };
+    directory.connected(id(1), now);
+    assert_eq!(directory.poll(), Some(LinkEffect::Greet { node: id(1) }));
+    directory.heard_hello(id(1), hello(1, Some(record(1, WALL, &network()))), now).unwrap();
+    directory.handle_timeout(now);
+    let asked = |directory: &mut Directory| {
+        let asks =
+            std::iter::from_fn(|| directory.poll()).filter(|effect| matches!(effect, LinkEffect::AskPeers { .. }));
+        asks.count()
+    };
+    assert_eq!(asked(&mut directory), 1);
+    let page = vec![record(2, WALL, &network())];
+    directory.heard_peers(id(1), page.clone(), true, now).unwrap();
+    assert_eq!(asked(&mut directory), 1, "the next page");
+    directory.heard_peers(id(1), page.clone(), true, now).unwrap();
+    assert_eq!(asked(&mut directory), 0, "the same page again");
+    directory.heard_peers(id(1), page, true, now).unwrap();
+    assert_eq!(asked(&mut directory), 0, "a page nobody asked for");
+}
+
+#[test]
+fn visitors_are_greeted_but_not_asked_and_the_silent_are_asked_less() {
+    let mut directory = Directory::new(id(0), network(), &[], 1);
+    let at = |uptime_ms| Now { wall: UnixMillis(WALL), uptime_ms };
+    directory.connected(id(1), at(0));
+    directory.connected(id(2), at(0));
+    let mut greetings = Vec::new();
+    for uptime_ms in (0..600_000).step_by(500) {
+        directory.handle_timeout(at(uptime_ms));
+        while let Some(effect) = directory.poll() {
+            match effect {
+                LinkEffect::Greet { node } if node == id(1) => {
+                    directory.heard_hello(node, hello(1, None), at(uptime_ms)).unwrap()
+                }
+                LinkEffect::Greet { node } => {
+                    greetings.push(uptime_ms);
+                    directory.ask_failed(node, at(uptime_ms));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!((4..=8).contains(&greetings.len()), "{greetings:?}");
+}
+
+#[test]
+fn lost_events_are_made_up_for() {
+    let mut directory = Directory::new(id(0), network(), &[], 1);
+    let now = Now { wall: UnixMillis(WALL), uptime_ms: 5 };
+    directory.connected(id(1), now);
+    directory.connected(id(2), now);
+    directory.reconcile(&[id(2), id(3)], now);
+    assert_eq!(directory.links.keys().copied().collect::<std::collections::BTreeSet<_>>(), [id(2), id(3)].into());
+}
+
+#[test]
+fn answers_are_paged_in_order_and_fit_a_frame() {
+    let mut directory = Directory::new(id(0), network(), &[], 1);
+    let now = Now { wall: UnixMillis(WALL), uptime_ms: 5 };
+    directory.set_own(record(0, WALL, &network()));
+    for n in 1..100 {
+        let long = |at: usize| format!("/dns4/{}.example/tcp/{at}", "x".repeat(220));
+        let record = PeerRecord {
+            addresses: (0..8).map(long).collect(),
+            boot_epoch: BootEpoch(1),
+            free: ByteCount(1),
+            domain: None,
+            stores: true,
+            time: UnixMillis(WALL),
+        };
+        directory.heard_peers(id(1), vec![Signed::seal(&record, &signer(n), &network())], false, now).unwrap();
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let (records, more) = directory.peers(after, now.wall);
+        let response = shoal_protocol::control::Response::Peers { records: records.clone(), more };
+        assert!(response.to_bytes().len() < 65_000 && !records.is_empty());
+        seen.extend(records.iter().map(|signed| NodeId::from(*signed.claimed_signer())));
+        after = seen.last().copied();
+        if !more {
+            break;
+        }
+    }
+    assert!(seen.is_sorted_by(|a, b| a < b));
+    assert_eq!(seen.len(), 100, "every peer and the node itself once");
+    let (found, more) = directory.locate(&[id(5), id(0), NodeId::from_bytes([1; 32])], now.wall);
+    assert_eq!((found.len(), more), (2, false));
 }

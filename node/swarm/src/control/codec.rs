@@ -109,7 +109,8 @@ pub fn decode(mut bytes: Bytes) -> Result<Frame, FrameError> {
     let bare = |frame: Frame| if bytes.len() == HEAD { Ok(frame) } else { Err(FrameError::Body(kind)) };
     match kind {
         0 => {
-            let field: [u8; 4] = bytes.get(HEAD..REQUEST_HEAD).and_then(|d| d.try_into().ok()).ok_or(FrameError::Short)?;
+            let field: [u8; 4] =
+                bytes.get(HEAD..REQUEST_HEAD).and_then(|d| d.try_into().ok()).ok_or(FrameError::Short)?;
             let body = bytes.split_off(REQUEST_HEAD);
             Ok(Frame::Request { id, deadline_ms: u32::from_be_bytes(field), body })
         }
@@ -155,7 +156,11 @@ mod tests {
     fn any_frame() -> impl Strategy<Value = Frame> {
         let body = || proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
         prop_oneof![
-            (any::<u64>(), any::<u32>(), body()).prop_map(|(id, deadline_ms, body)| Frame::Request { id, deadline_ms, body }),
+            (any::<u64>(), any::<u32>(), body()).prop_map(|(id, deadline_ms, body)| Frame::Request {
+                id,
+                deadline_ms,
+                body
+            }),
             (any::<u64>(), body()).prop_map(|(id, body)| Frame::Response { id, body }),
             any::<u64>().prop_map(|id| Frame::Cancel { id }),
             any::<u64>().prop_map(|id| Frame::Ping { id }),

@@ -1,7 +1,7 @@
 //! The control lane: one stream each way per connection, many requests at a time, answers in any order.
 //! It never reads a body and never decides who may ask: that is the owner of [`crate::Inbound`].
 
-pub mod codec;
 pub(crate) mod client;
+pub mod codec;
 pub(crate) mod server;
 pub(crate) mod wire;

@@ -56,10 +56,7 @@ impl From<io::Error> for LaneEnd {
 
 /// Whether a stream failed because the remote answered "no such protocol" to our optimistic opening.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
-    matches!(
-        error.get_ref().and_then(|inner| inner.downcast_ref::<NegotiationError>()),
-        Some(NegotiationError::Failed)
-    )
+    matches!(error.get_ref().and_then(|inner| inner.downcast_ref::<NegotiationError>()), Some(NegotiationError::Failed))
 }
 
 /// Reads one frame. Memory grows in steps as bytes arrive, whatever length was claimed.

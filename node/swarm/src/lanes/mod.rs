@@ -88,7 +88,13 @@ impl Lanes {
         Self { shared, unconfirmed: BTreeMap::new(), queue: VecDeque::new() }
     }
 
-    fn handler(&mut self, connection: ConnectionId, peer_id: PeerId, address: &Multiaddr, outbound: bool) -> LaneHandler {
+    fn handler(
+        &mut self,
+        connection: ConnectionId,
+        peer_id: PeerId,
+        address: &Multiaddr,
+        outbound: bool,
+    ) -> LaneHandler {
         let Some(peer) = node_of(&peer_id) else { return LaneHandler::Stranger };
         let facts = LinkFacts { peer, connection, address: without_peer(address), outbound };
         let (link, ends) = Link::new(facts, self.shared.links.shared_of(&peer));

@@ -140,10 +140,13 @@ async fn garbage(node: &shoal_swarm::Started, bytes: &[u8]) {
 async fn garbage_drops_its_sender_only() {
     let (client, server) = (node(22).await, node(23).await);
     let peer = connect(&client, &server).await;
-    let (requests, mut server) = (server.inbound.requests, shoal_swarm::Started {
-        inbound: shoal_swarm::Inbound { requests: tokio::sync::mpsc::channel(1).1, lanes: server.inbound.lanes },
-        ..server
-    });
+    let (requests, mut server) = (
+        server.inbound.requests,
+        shoal_swarm::Started {
+            inbound: shoal_swarm::Inbound { requests: tokio::sync::mpsc::channel(1).1, lanes: server.inbound.lanes },
+            ..server
+        },
+    );
     echo(requests);
     let ask = || client.handle.request(peer, Bytes::from_static(b"still here"), SOON);
     assert!(ask().await.is_ok());

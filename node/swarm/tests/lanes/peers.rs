@@ -75,7 +75,9 @@ async fn a_connection_tells_both_sides() {
     let told = event(&mut server.events, |event| matches!(event, SwarmEvent::Connected { .. })).await;
     assert!(matches!(told, SwarmEvent::Connected { peer, outbound: false, .. } if peer == a));
     let told = event(&mut client.events, |event| matches!(event, SwarmEvent::ObservedAddress { .. })).await;
-    assert!(matches!(told, SwarmEvent::ObservedAddress { peer, address } if peer == b && address.contains("127.0.0.1")));
+    assert!(
+        matches!(told, SwarmEvent::ObservedAddress { peer, address } if peer == b && address.contains("127.0.0.1"))
+    );
     eventually(|| client.handle.rtt(&b).is_some_and(|rtt| rtt < Duration::from_secs(1))).await;
     assert_eq!(client.handle.link(&b), Some(LinkKind::Direct));
     client.handle.disconnect(b).await;
@@ -102,7 +104,9 @@ async fn dial_errors_say_what_happened() {
     let other = NodeId::from_bytes(*node(108).await.handle.local().as_bytes());
     let plain = shoal_swarm::peer_address(&addresses[0]).unwrap().address;
     let wrong = dial(Some(other), &plain).await;
-    assert!(matches!(wrong, Err(DialError::WrongPeer { expected, obtained: Some(got) }) if expected == other && got == peer));
+    assert!(
+        matches!(wrong, Err(DialError::WrongPeer { expected, obtained: Some(got) }) if expected == other && got == peer)
+    );
     assert!(matches!(dial(Some(other), &addresses[0]).await, Err(DialError::BadAddress(_))));
 
     // A listener that accepts and says nothing.
@@ -195,7 +199,10 @@ async fn shutdown_is_quick_and_frees_ports() {
     server.handle.shutdown().await;
     assert!(start_of_stop.elapsed() < Duration::from_secs(2), "{:?}", start_of_stop.elapsed());
     event(&mut client.events, |event| *event == SwarmEvent::Disconnected { peer: b }).await;
-    assert!(matches!(server.handle.dial(Some(a), client.handle.listening().await, SOON).await, Err(DialError::Stopped)));
+    assert!(matches!(
+        server.handle.dial(Some(a), client.handle.listening().await, SOON).await,
+        Err(DialError::Stopped)
+    ));
     drop(lane);
     let again = shoal_swarm::peer_address(&address).unwrap().address;
     let back = node_on(123, TAG, &[&again]).await;

@@ -20,21 +20,21 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 /// The tag of the tests' network.
-pub const TAG: &str = "00112233445566aa";
+pub(crate) const TAG: &str = "00112233445566aa";
 /// Long enough for a busy two-core machine, short enough to fail.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-pub const TCP: &str = "/ip4/127.0.0.1/tcp/0";
-pub const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+pub(crate) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+pub(crate) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
-pub async fn node_on(seed: u8, tag: &str, listen: &[&str]) -> Started {
+pub(crate) async fn node_on(seed: u8, tag: &str, listen: &[&str]) -> Started {
     logs();
     let mut config = SwarmConfig::new(Zeroizing::new([seed; 32]), tag.to_owned());
     config.listen = listen.iter().map(ToString::to_string).collect();
     start(config).await.expect("a swarm starts")
 }
 
-pub async fn node(seed: u8) -> Started {
+pub(crate) async fn node(seed: u8) -> Started {
     node_on(seed, TAG, &[TCP]).await
 }
 
@@ -45,13 +45,13 @@ fn logs() {
 }
 
 /// Two nodes, the first connected to the second.
-pub async fn pair(seed: u8) -> (Started, Started) {
+pub(crate) async fn pair(seed: u8) -> (Started, Started) {
     let (client, server) = (node(seed).await, node(seed + 1).await);
     connect(&client, &server).await;
     (client, server)
 }
 
-pub async fn connect(client: &Started, server: &Started) -> NodeId {
+pub(crate) async fn connect(client: &Started, server: &Started) -> NodeId {
     let addresses = server.handle.listening().await;
     let peer = client.handle.dial(None, addresses, SOON).await.expect("a connection");
     assert_eq!(peer, server.handle.local());
@@ -60,7 +60,7 @@ pub async fn connect(client: &Started, server: &Started) -> NodeId {
     peer
 }
 
-pub async fn eventually(mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(mut condition: impl FnMut() -> bool) {
     tokio::time::timeout(SOON, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -70,7 +70,10 @@ pub async fn eventually(mut condition: impl FnMut() -> bool) {
     .expect("it happens in time");
 }
 
-pub async fn event(events: &mut mpsc::Receiver<SwarmEvent>, mut wanted: impl FnMut(&SwarmEvent) -> bool) -> SwarmEvent {
+pub(crate) async fn event(
+    events: &mut mpsc::Receiver<SwarmEvent>,
+    mut wanted: impl FnMut(&SwarmEvent) -> bool,
+) -> SwarmEvent {
     tokio::time::timeout(SOON, async {
         loop {
             let event = events.recv().await.expect("the swarm lives");
@@ -84,7 +87,7 @@ pub async fn event(events: &mut mpsc::Receiver<SwarmEvent>, mut wanted: impl FnM
 }
 
 /// Answers every request with its body, in the background.
-pub fn echo(mut requests: mpsc::Receiver<shoal_swarm::InboundRequest>) {
+pub(crate) fn echo(mut requests: mpsc::Receiver<shoal_swarm::InboundRequest>) {
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             let body = request.body.clone();
@@ -94,21 +97,21 @@ pub fn echo(mut requests: mpsc::Receiver<shoal_swarm::InboundRequest>) {
 }
 
 #[derive(NetworkBehaviour)]
-pub struct Stock {
+pub(crate) struct Stock {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
-    pub raw: Raw,
+    pub(crate) raw: Raw,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     Noise,
     Tls,
     Quic,
 }
 
 /// A plain libp2p peer: identify, ping, and streams on demand. It shares no code with the node.
-pub fn stock(carrier: Carrier) -> (Swarm<Stock>, mpsc::Receiver<Stream>) {
+pub(crate) fn stock(carrier: Carrier) -> (Swarm<Stock>, mpsc::Receiver<Stream>) {
     let (streams, streams_end) = mpsc::channel(64);
     let behaviour = |key: &libp2p::identity::Keypair| Stock {
         identify: identify::Behaviour::new(identify::Config::new("test/1".into(), key.public())),
@@ -133,7 +136,7 @@ pub fn stock(carrier: Carrier) -> (Swarm<Stock>, mpsc::Receiver<Stream>) {
 }
 
 /// Drives a stock peer in the background and opens `count` streams of a protocol to the node at `address`.
-pub async fn raw_streams(address: &str, protocol: String, count: usize) -> (Vec<Stream>, PeerId) {
+pub(crate) async fn raw_streams(address: &str, protocol: String, count: usize) -> (Vec<Stream>, PeerId) {
     let (mut swarm, mut streams) = stock(Carrier::Noise);
     let own = *swarm.local_peer_id();
     swarm.dial(address.parse::<Multiaddr>().unwrap()).unwrap();
@@ -159,12 +162,12 @@ pub async fn raw_streams(address: &str, protocol: String, count: usize) -> (Vec<
 }
 
 /// Opens streams of any protocol and hands them over.
-pub struct Raw {
-    pub queue: VecDeque<(PeerId, StreamProtocol)>,
+pub(crate) struct Raw {
+    pub(crate) queue: VecDeque<(PeerId, StreamProtocol)>,
     streams: mpsc::Sender<Stream>,
 }
 
-pub struct RawHandler {
+pub(crate) struct RawHandler {
     queue: VecDeque<StreamProtocol>,
     streams: mpsc::Sender<Stream>,
 }
@@ -222,10 +225,7 @@ impl ConnectionHandler for RawHandler {
         SubstreamProtocol::new(libp2p::core::upgrade::DeniedUpgrade, ())
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
         match self.queue.pop_front() {
             Some(name) => {
                 let protocol = SubstreamProtocol::new(ReadyUpgrade::new(name), ());
