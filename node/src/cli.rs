@@ -227,7 +227,7 @@ fn start_problem(error: StartError) -> Problem {
         ),
         StartError::Store(OpenError::Io { ref source, .. }) | StartError::Directory { cause: ref source, .. } => {
             let next = "check --data-dir, its owner and the space on its disk";
-            Problem::new(by_kind(source), what, "permissions, or a disk that is full or broken", next)
+            Problem::new(Failure::of(source), what, "permissions, or a disk that is full or broken", next)
         }
         StartError::Store(OpenError::Newer { .. }) => {
             Problem::new(Failure::Other, what, "this shoald is older than the one before", "run the newer one")
@@ -242,9 +242,12 @@ fn start_problem(error: StartError) -> Problem {
             let next = format!("chmod 600 {}", path.display());
             Problem::new(Failure::Denied, what, "its permissions were widened", &next)
         }
-        StartError::Identity(IdentityError::Io { ref cause, .. }) => {
-            Problem::new(by_kind(cause), what, "the file belongs to somebody else", "check --data-dir and its owner")
-        }
+        StartError::Identity(IdentityError::Io { ref cause, .. }) => Problem::new(
+            Failure::of(cause),
+            what,
+            "the file belongs to somebody else",
+            "check --data-dir and its owner",
+        ),
         StartError::Identity(_) => {
             let next = "move it away, then `shoald init --restore-phrase-file -` with its 24 words";
             Problem::new(Failure::Other, what, "the file was edited or cut short", next)
@@ -261,14 +264,6 @@ fn start_problem(error: StartError) -> Problem {
         StartError::Random(_) => {
             Problem::new(Failure::Other, what, "the kernel is too old or locked down", "repeat elsewhere")
         }
-    }
-}
-
-/// Whether the system refused or failed.
-fn by_kind(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Failure::Denied,
-        _ => Failure::Other,
     }
 }
 
@@ -321,9 +316,7 @@ fn init(args: &InitArgs) -> Result<(), Problem> {
     let key = key.map_err(identity_problem)?;
     let mut lines = vec![format!("id       {}", identity::node_id(&key)), format!("data     {}", data.display())];
     if let Some(network) = &args.network {
-        let public = genesis::load_or_make(&data, network).map_err(|error| {
-            Problem::new(Failure::Usage, error, "the directory began another network", "pass another --data-dir")
-        })?;
+        let public = genesis::load_or_make(&data, network).map_err(config::genesis_problem)?;
         let public = data_encoding::HEXLOWER.encode(&public);
         lines.push(format!("network  {network}"));
         lines.push(format!("genesis  {public}"));

@@ -10,7 +10,7 @@ use shoal_protocol::{NetworkId, NodeId};
 
 use crate::cli::RunArgs;
 use crate::files::read_bounded;
-use crate::genesis;
+use crate::genesis::{self, GenesisError};
 use crate::problem::{Failure, Problem};
 use crate::size::Size;
 
@@ -209,9 +209,35 @@ pub(crate) fn network(data: &Path, name: &str, genesis: Option<&str>) -> Result<
             let key: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
             Some(key.ok_or_else(|| wrong(format!("{text:?} is not a genesis key of 64 hexadecimal digits")))?)
         }
-        None => genesis::load(data, name).map_err(|error| wrong(error.to_string()))?,
+        None => genesis::load(data, name).map_err(genesis_problem)?,
     };
     NetworkId::derive(public.as_ref(), name).map_err(|error| wrong(error.to_string()))
+}
+
+/// What a user is told about a genesis key that cannot be used.
+pub(crate) fn genesis_problem(error: GenesisError) -> Problem {
+    let what = error.to_string();
+    match error {
+        GenesisError::Io { cause, .. } => Problem::new(
+            Failure::of(&cause),
+            what,
+            "the file belongs to somebody else",
+            "check --data-dir and its owner",
+        ),
+        GenesisError::Name(_) => Problem::new(Failure::Usage, what, "the name is mistyped", "check --network"),
+        GenesisError::OtherNetwork { .. } => {
+            Problem::new(Failure::Usage, what, "the directory began another network", "pass another --data-dir")
+        }
+        GenesisError::Damaged(_) => Problem::new(
+            Failure::Other,
+            what,
+            "the file was edited or cut short",
+            "bring it back, or pass --genesis HEX",
+        ),
+        GenesisError::Random(_) => {
+            Problem::new(Failure::Other, what, "the kernel is too old or locked down", "repeat elsewhere")
+        }
+    }
 }
 
 fn quota(text: &str) -> Result<u64, Problem> {

@@ -1,6 +1,7 @@
 //! What a user is told when something fails: what happened, the likely cause, the next command; and the exit code.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 /// Kinds of failure with their documented exit codes.
@@ -16,6 +17,16 @@ pub(crate) enum Failure {
     Network = 17,
     /// The system refuses: permissions, a directory in use.
     Denied = 18,
+}
+
+impl Failure {
+    /// Whether the system refused or failed.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// One failure in three lines.

@@ -88,7 +88,7 @@ pub fn derive(context: Context, parts: &[&[u8]]) -> [u8; 32] {
     out
 }
 
-/// The hasher behind [`derive`], for uses that need more than 32 bytes of output.
+/// The hasher behind [`derive()`], for uses that need more than 32 bytes of output.
 #[must_use]
 pub fn deriver(context: Context, parts: &[&[u8]]) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new_derive_key(context.as_str());

@@ -6,7 +6,7 @@ pub const FRAME_PLAIN: usize = 65_520;
 pub const TAG: usize = 16;
 /// Bytes of one full unit: frame and tag, four bao groups.
 pub const UNIT: usize = FRAME_PLAIN + TAG;
-/// Most rows of one segment; [`crate::layout::rows_per_segment`] lowers it for wide codes.
+/// Most rows of one segment; [`crate::layout::Code::rows_per_segment`] lowers it for wide codes.
 pub const ROWS_MAX: usize = 32;
 /// Units of one segment over all shards: bounds a segment's coded size to 64 MiB.
 pub const SEGMENT_UNITS_MAX: usize = 1024;

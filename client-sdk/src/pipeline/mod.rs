@@ -5,7 +5,7 @@
 //! Chunker -> PlainSegment -seal-> [per row: plain -> sealed -> coded -> masked -> hashed] -> SegmentShards
 //! SliceVerifier -> masked units -> StoredSegment (unmask, rebuild, repair) -> SegmentOpener -> plaintext
 //! ```
-//! Rows are states of a type each ([`row`]), so that no unit can be stored unsealed, uncoded or unmasked; a row goes
+//! Rows are states of a type each (`row`), so that no unit can be stored unsealed, uncoded or unmasked; a row goes
 //! through all of them while it is still in the cache.
 
 pub mod chunker;

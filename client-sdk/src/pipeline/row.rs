@@ -31,6 +31,9 @@ pub(super) struct SealedRow<'a>(Vec<&'a mut [u8]>);
 /// Parity units computed over the sealed ones.
 pub(super) struct CodedRow<'a>(Vec<&'a mut [u8]>);
 
+/// Every unit of every replica under its own keystream: what nodes may see.
+pub(super) struct MaskedRow<'a>(Vec<&'a mut [u8]>);
+
 impl<'a> PlainRow<'a> {
     /// A row of `plain` bytes for the units at `at` of `shards` (index order, one replica, the first `data` for data).
     pub(super) fn new(plain: &'a [u8], shards: &'a mut [Buffer], data: usize, at: &Range<usize>) -> Self {
@@ -71,23 +74,27 @@ impl<'a> SealedRow<'a> {
 }
 
 impl<'a> CodedRow<'a> {
-    /// Copies the row to the units at `at` of the other replicas, then masks every unit of all of them and feeds it to
-    /// the hasher of its shard while it is in the cache. `shards` has a keystream and a hasher per shard, replica by
-    /// replica. After this the row's bytes are what nodes may see.
-    pub(super) fn mask(self, copies: &mut [Buffer], shards: &mut [(Mask, Hasher)], at: &Range<usize>) {
-        let width = self.0.len();
-        let (first, others) = shards.split_at_mut(width.min(shards.len()));
-        for (position, (copy, shard)) in units(copies, at).zip(others).enumerate() {
-            copy.copy_from_slice(self.0[position % width]);
-            finish(copy, shard, at.start);
+    /// Copies the row to the units at `at` of the other replicas, then masks every unit of all of them. `masks` has one
+    /// keystream per shard, replica by replica.
+    pub(super) fn mask(self, copies: &'a mut [Buffer], masks: &[Mask], at: &Range<usize>) -> MaskedRow<'a> {
+        let mut row = self.0;
+        let width = row.len();
+        for (position, copy) in units(copies, at).enumerate() {
+            copy.copy_from_slice(row[position % width]);
+            row.push(copy);
         }
-        for (unit, shard) in self.0.into_iter().zip(first) {
-            finish(unit, shard, at.start);
+        for (unit, mask) in row.iter_mut().zip(masks) {
+            mask.apply(at.start, unit);
         }
+        MaskedRow(row)
     }
 }
 
-fn finish(unit: &mut [u8], (mask, hasher): &mut (Mask, Hasher), offset: usize) {
-    mask.apply(offset, unit);
-    hasher.update(unit);
+impl MaskedRow<'_> {
+    /// Feeds each unit to the hasher of its shard.
+    pub(super) fn hash(self, hashers: &mut [Hasher]) {
+        for (unit, hasher) in self.0.iter().zip(hashers) {
+            hasher.update(unit);
+        }
+    }
 }

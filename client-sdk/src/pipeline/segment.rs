@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use blake3::Hasher;
 use bytes::Bytes;
 use shoal_protocol::layout::{Code, SegmentShape};
 use shoal_protocol::limits::{REPLICAS_MAX, SEGMENT_UNITS_MAX, UNIT};
@@ -225,32 +224,33 @@ impl PlainSegment {
         let aead = layout.aead(&segment_key(layout, &verify, Some(read), self.number, &salt).unwrap_or_else(|| {
             unreachable!("with the read key every segment has a key");
         }));
-        let mut finishers: Vec<(Mask, Hasher)> = (0..layout.units())
+        let masks: Vec<Mask> = (0..layout.units())
             .filter_map(|unit| layout.place(unit))
-            .map(|place| (layout.mask(&verify, self.number, place), Hasher::new()))
+            .map(|place| layout.mask(&verify, self.number, place))
             .collect();
-        let mut shards: Vec<Buffer> = finishers.iter().map(|_| layout.shards.take(shape.shard_length())).collect();
+        let mut shards: Vec<Buffer> = masks.iter().map(|_| layout.shards.take(shape.shard_length())).collect();
+        let mut hashers = vec![blake3::Hasher::new(); masks.len()];
 
         for (row, plain) in self.bytes.chunks(code.row_plain()).enumerate() {
             let sealer = FrameSealer { aead: &aead, first: layout.aad(self.number, &shape, self.last, row, 0) };
             let at = shape.shard_offset(row)..shape.shard_offset(row) + shape.unit_length(row);
             let (first, copies) = shards.split_at_mut(code.n());
-            PlainRow::new(plain, first, code.k(), &at).seal(&sealer).code(layout.coder()).mask(
-                copies,
-                &mut finishers,
-                &at,
-            );
+            PlainRow::new(plain, first, code.k(), &at)
+                .seal(&sealer)
+                .code(layout.coder())
+                .mask(copies, &masks, &at)
+                .hash(&mut hashers);
         }
-        Ok(self.finish(salt, shards, &finishers))
+        Ok(self.finish(salt, shards, &hashers))
     }
 
-    fn finish(self, salt: Salt, shards: Vec<Buffer>, finishers: &[(Mask, Hasher)]) -> SegmentShards {
+    fn finish(self, salt: Salt, shards: Vec<Buffer>, hashers: &[blake3::Hasher]) -> SegmentShards {
         debug_assert!(shards.iter().all(|shard| shard.len() == self.shape.shard_length()));
         let shards: Vec<Shard> = shards
             .into_iter()
-            .zip(finishers)
+            .zip(hashers)
             .enumerate()
-            .map(|(unit, (bytes, (_, hasher)))| {
+            .map(|(unit, (bytes, hasher))| {
                 let id = ShardId::from_bytes(*hasher.finalize().as_bytes());
                 Shard { unit, id, bytes: Bytes::from_owner(bytes) }
             })

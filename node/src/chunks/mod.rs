@@ -90,12 +90,15 @@ mod commit;
 mod error;
 mod index;
 mod open;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod random;
 mod read;
 mod record;
 mod recovery;
 mod segment;
 mod space;
 pub mod vfs;
+#[cfg(any(test, feature = "test-utils"))]
 pub mod vfs_mem;
 pub mod vfs_os;
 

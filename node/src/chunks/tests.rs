@@ -13,9 +13,10 @@ use shoal_protocol::{GroupId, RecordKey, ShardId};
 use tokio::runtime::Runtime;
 
 use super::bao::tree;
+use super::random::Random;
 use super::record::{ALIGN, Entry, HEADER_BYTES, TRAILER_BYTES, record_size};
 use super::segment::segment_path;
-use super::vfs_mem::{MemVfs, Random};
+use super::vfs_mem::MemVfs;
 use super::vfs_os::OsVfs;
 use super::*;
 
