@@ -52,8 +52,8 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "error: {}", self.what)?;
-        writeln!(f, "  likely: {}", self.cause)?;
-        write!(f, "  next:   {}", self.next)
+        writeln!(f, "  why: {}", self.cause)?;
+        write!(f, "  try: {}", self.next)
     }
 }
 

@@ -1,6 +1,7 @@
 //! How much a suite runs: quick by default, long with `SHOAL_LONG=1`. The one place where both figures stand.
 
 use std::fmt;
+use std::io::{self, Write};
 
 /// A count that depends on the budget, printed when it is taken.
 #[derive(Debug, Clone, Copy)]
@@ -11,11 +12,11 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The count for this run; says on stdout what it is.
+    /// The count for this run; says what it is, past the test runner's capture of output.
     #[must_use]
     pub fn take(self) -> usize {
         let count = if is_long() { self.long } else { self.quick };
-        println!("budget: {self}, running {count}");
+        say(&format!("budget: {self}, running {count}"));
         count
     }
 }
@@ -24,6 +25,12 @@ impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} quick {} / long {}", self.name, self.quick, self.long)
     }
+}
+
+/// One line that is seen whether the test passes or not.
+pub fn say(line: &str) {
+    // Not eprintln!, which the test runner keeps to itself; a closed stderr is nobody's problem.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Whether the long budget was asked for.

@@ -1,9 +1,8 @@
 //! What a failed command tells: an exit code to script against and three short lines to act on. It prints nothing.
 
-use std::error::Error;
 use std::io;
 
-use shoal_client::client::{ConnectError, Failure, RetrieveError, UploadError};
+use shoal_client::client::{ConnectError, Failure, RetrieveError, UploadError, with_causes};
 
 /// The table in `--help`: every exit code there is.
 pub(crate) const EXIT_CODES: &str = "\
@@ -54,17 +53,6 @@ impl Problem {
     pub(crate) fn text(&self) -> String {
         format!("error: {}\n  why: {}\n  try: {}", self.what, self.cause, self.next)
     }
-}
-
-/// The error and its sources in one line.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// What an error of the local file system means for the exit code.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use shoal_client::client::{Client, ConnectError, Environment, Failure, Fleet};
+use shoal_client::client::{Client, ConnectError, Environment, Failure, Fleet, with_causes};
 use shoal_client::net::LaneTransport;
 use shoal_protocol::capability::Hint;
 use shoal_protocol::{NetworkId, NodeId};
@@ -12,7 +12,7 @@ use shoal_swarm::{AddressError, PeerAddress, StartError, SwarmConfig, peer_addre
 use zeroize::Zeroizing;
 
 use crate::cli::Common;
-use crate::exit::{Problem, with_causes};
+use crate::exit::Problem;
 use crate::home::{Home, HomeError};
 use crate::peers;
 use crate::report::now;

@@ -259,3 +259,15 @@ impl RetrieveError {
         matches!(self, Self::Connect(_) | Self::NoRecord { .. } | Self::TooFewShards { .. } | Self::Interrupted)
     }
 }
+
+/// The error and its sources in one line, for people and for [`TransferError`] texts.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -21,7 +21,7 @@ use shoal_protocol::{BootEpoch, NetworkId, NodeId, Nonce, UnixMillis};
 
 use crate::transport::ShardTransport;
 
-pub use error::{ConnectError, Failure, RetrieveError, UploadError};
+pub use error::{ConnectError, Failure, RetrieveError, UploadError, with_causes};
 pub use fleet::{FLEET_MAX, Fleet, LiveNode};
 pub use open::{Held, HeldState, OpenFile, Secret, ShardPlace};
 pub use read::ReadProgress;

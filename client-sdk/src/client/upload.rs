@@ -26,7 +26,9 @@ use crate::placement::{Candidate, Placed, Placement, Profile, Rules, Warning, ch
 use crate::transfer::{StoreLimits, StoreOutcome, StoreSession, TransferError};
 use crate::transport::ShardTransport;
 
-/// What a group may use on one node beside twice the expected bytes: pages, records, small tails.
+/// Times the expected data bytes that a group may use on one node: padding, and where nodes share, parity up to k+3k.
+const CEILING_FACTOR: u64 = 4;
+/// What a group may use on one node beside that: pages, records, small tails.
 const CEILING_MARGIN: u64 = 64 << 20;
 /// What a group may use on one node when the size is not known: 1 PiB.
 const CEILING_UNKNOWN: u64 = 1 << 50;
@@ -209,9 +211,13 @@ impl<T: ShardTransport> Client<T> {
 
     fn group(&self, root: &RootKey, options: &UploadOptions, k: u64) -> Signed {
         let steward = root.read().verify().steward_signer().verifying_key().to_bytes();
+        // Where nodes may share, one may get everything.
+        let share = |size: u64| {
+            if options.allow_colocate { size.saturating_mul(u64::from(options.replicas)) } else { size / k }
+        };
         let ceiling = options
             .size_hint
-            .map_or(CEILING_UNKNOWN, |size| (size / k).saturating_mul(2).saturating_add(CEILING_MARGIN));
+            .map_or(CEILING_UNKNOWN, |size| share(size).saturating_mul(CEILING_FACTOR).saturating_add(CEILING_MARGIN));
         let issued = self.now();
         let group = Group {
             steward: PublicKey::from_bytes(steward),

@@ -10,6 +10,7 @@ use shoal_protocol::control::{Request, Response};
 use shoal_protocol::{NetworkId, NodeId, Refusal, Signed, UnixMillis};
 use shoal_swarm::{DialError, LaneError, RequestError, SwarmHandle};
 
+use crate::client::with_causes;
 use crate::transfer::TransferError;
 use crate::transport::{RetrieveJob, ShardTransport, StoreJob};
 use exchange::{Ended, Parties};
@@ -102,15 +103,4 @@ impl ShardTransport for LaneTransport {
         let ended = exchange::retrieve(&mut lane, &job, self.parties(node)).await;
         finish(lane, ended)
     }
-}
-
-/// The error and its sources in one line: the sessions keep texts, not sources.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

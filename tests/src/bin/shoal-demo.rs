@@ -117,7 +117,8 @@ async fn build() -> Result<Programs> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let folder = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "shoal-node", "--package", "shoal-uploader", "--bins"])
+        // The three together, so that dependencies have the features this program was built with and are not built again.
+        .args(["build", "--quiet", "--bins", "-p", "shoal-tests", "-p", "shoal-node", "-p", "shoal-uploader"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .stdin(Stdio::null())
         .status()
@@ -230,7 +231,8 @@ fn say(what: &str, more: &str) {
 }
 
 fn seconds(begun: Instant) -> String {
-    format!("{:.1} s", begun.elapsed().as_secs_f64())
+    let took = begun.elapsed();
+    if took.as_millis() < 1000 { format!("{} ms", took.as_millis()) } else { format!("{:.1} s", took.as_secs_f64()) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]

@@ -7,7 +7,7 @@ use shoal_client::manifest::{ManifestFile, ValidateError, validate};
 use shoal_client::memory::Fault;
 use shoal_client::transfer::TransferError;
 use shoal_protocol::{Refusal, Signed};
-use shoal_tests::budget::FAULTED_UPLOADS;
+use shoal_tests::budget::{FAULTED_UPLOADS, say};
 use shoal_tests::sample::{MemoryWorld, PASSWORD, bytes, one_file, options};
 use zeroize::Zeroizing;
 
@@ -145,7 +145,7 @@ async fn a_segment_is_never_sealed_twice() {
             Err(_) => failed += 1,
         }
     }
-    println!("uploads with replaced nodes: {replaced}, failed uploads: {failed}");
+    say(&format!("uploads with replaced nodes: {replaced}, failed uploads: {failed}"));
     assert!(replaced > 0);
 }
 

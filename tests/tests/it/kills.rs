@@ -15,7 +15,7 @@ use shoal_protocol::group::Group;
 use shoal_protocol::limits::LEASE_MS_DEFAULT;
 use shoal_protocol::receipt::ByteRange;
 use shoal_protocol::{BootEpoch, ByteCount, GroupId, NetworkId, NodeId, Nonce, PublicKey, ShardId, Signed};
-use shoal_tests::budget::KILLS;
+use shoal_tests::budget::{KILLS, say};
 use shoal_tests::process::{NETWORK, Shoald, lane_client};
 use shoal_tests::sample::{bytes, clock};
 
@@ -159,6 +159,6 @@ async fn no_acknowledged_shard_is_lost() {
     for (n, shard) in &acknowledged {
         writer.verify(*n, *shard).await;
     }
-    println!("{kills} kills, {} acknowledged shards, {next} offered, none lost", acknowledged.len());
+    say(&format!("{kills} kills, {} acknowledged shards, {next} offered, none lost", acknowledged.len()));
     assert!(acknowledged.len() > kills, "too little was acknowledged to mean anything");
 }

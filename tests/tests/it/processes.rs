@@ -1,7 +1,8 @@
 //! Real programs: six nodes, files in, nodes killed, files out; every exit code a user can meet; signals.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -195,4 +196,64 @@ fn a_directory_and_standard_input_come_back() {
     let back = shoal.run(&["cat", stdout(&uploaded).trim()]).unwrap();
     expect(&back, 0);
     assert!(back.stdout == bytes(9, 700_000));
+}
+
+#[test]
+fn happy_but_incomplete_is_exit_3_and_says_what_is_missing() {
+    let room = tempfile::tempdir().unwrap();
+    let mut all = nodes(&room.path().join("open"), 2, &["--open"]);
+    let closed = ["--quota", "1GB", "--bootstrap", &all[0].address];
+    let closed = Shoald::start(SHOALD, &room.path().join("closed"), &closed).unwrap();
+    let denying = closed.id.clone();
+    all.push(closed);
+    let file = room.path().join("a.bin");
+    std::fs::write(&file, bytes(5, 300_000)).unwrap();
+    let shoal = Shoal::new(SHOAL, &room.path().join("home"));
+    let known: Vec<&str> = all.iter().flat_map(|node| ["--peer", node.address.as_str()]).collect();
+    let arguments = [&["upload", text(&file), "--code", "1+2", "--json"], known.as_slice()].concat();
+    let uploaded = shoal.run(&arguments).unwrap();
+    expect(&uploaded, 3);
+    let report: Value = serde_json::from_slice(&uploaded.stdout).unwrap();
+    assert!(report["details"].to_string().contains(&denying), "{report}");
+    let capability = report["details"]["capability"].as_str().unwrap();
+    let back = shoal.run(&[&["cat", capability], known.as_slice()].concat()).unwrap();
+    expect(&back, 0);
+    assert!(back.stdout == bytes(5, 300_000));
+}
+
+#[test]
+fn an_interrupted_upload_is_exit_130() {
+    let room = tempfile::tempdir().unwrap();
+    let nodes = nodes(room.path(), 2, &["--open"]);
+    let shoal = Shoal::new(SHOAL, &room.path().join("home"));
+    let mut command = shoal.command(&["upload", "-", "--peer", &nodes[0].address]);
+    // A pipe that never ends: its writing end stays open until the child is gone.
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(&bytes(6, 3_000_000)).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for more");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    expect(&output, 130);
+    assert!(output.stdout.is_empty(), "no capability is printed");
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
+    drop(pipe);
+}
+
+#[test]
+fn two_nodes_suffice_for_a_wide_code_when_sharing_is_allowed() {
+    let room = tempfile::tempdir().unwrap();
+    let nodes = nodes(room.path(), 2, &["--open"]);
+    let file = room.path().join("a.bin");
+    std::fs::write(&file, bytes(7, 900_000)).unwrap();
+    let shoal = Shoal::new(SHOAL, &room.path().join("home"));
+    let peer = nodes[0].address.as_str();
+    expect(&shoal.run(&["upload", text(&file), "--peer", peer, "--code", "4+2"]).unwrap(), 16);
+    let uploaded = shoal.run(&["upload", text(&file), "--peer", peer, "--code", "4+2", "--allow-colocate"]).unwrap();
+    expect(&uploaded, 0);
+    let back = shoal.run(&["cat", stdout(&uploaded).trim(), "--peer", peer]).unwrap();
+    expect(&back, 0);
+    assert!(back.stdout == bytes(7, 900_000));
 }

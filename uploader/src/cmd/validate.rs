@@ -1,13 +1,13 @@
 //! `validate`: a manifest file checked on its own. It asks nobody, and a password only when the file itself is whole.
 
 use serde_json::{Value, json};
-use shoal_client::client::Failure;
+use shoal_client::client::{Failure, with_causes};
 use shoal_client::manifest::{Summary, ValidateError, validate};
 use shoal_protocol::ByteCount;
 
 use super::blocking;
 use crate::cli::ValidateArgs;
-use crate::exit::{Problem, with_causes};
+use crate::exit::Problem;
 use crate::password;
 use crate::report::Outcome;
 use crate::session::variable;
