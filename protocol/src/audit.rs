@@ -3,10 +3,11 @@
 use minicbor::{Decode, Encode};
 
 use crate::codec::{Bounded, bytes_array, ensure};
-use crate::hash::{AUDIT_ANSWER, AUDIT_POSITIONS, derive, deriver};
+use crate::hash::{AUDIT_ANSWER, AUDIT_POSITIONS, AUDIT_WHOLE, derive, deriver};
 use crate::id::{BootEpoch, NodeId, Nonce, ShardId};
 use crate::limits::{AUDIT_SLICES_MAX, SHARD_MAX};
 use crate::network::NetworkId;
+use crate::receipt::ByteRange;
 use crate::signed::Statement;
 use crate::units::UnixMillis;
 
@@ -103,6 +104,29 @@ pub fn answer_digest(answer: &[u8]) -> [u8; 32] {
     derive(AUDIT_ANSWER, &[answer])
 }
 
+/// The answer to [`Challenge::Whole`]: BLAKE3 keyed with derive('audit whole', challenge) over the shard's bytes. An
+/// audit token is its first 16 bytes, minted by whoever holds the shard.
+#[must_use]
+pub fn whole_answer(challenge: &[u8; 32], shard: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(&derive(AUDIT_WHOLE, &[challenge]), shard).as_bytes()
+}
+
+/// The byte ranges of ascending leaves, neighbours joined: the answer to [`Challenge::Slices`] is their encoding as a
+/// RETRIEVE of the same ranges would send it.
+#[must_use]
+pub fn leaf_ranges(leaves: &[u32], length: u32) -> Vec<ByteRange> {
+    let mut out: Vec<ByteRange> = Vec::new();
+    for leaf in leaves {
+        let start = leaf.saturating_mul(LEAF);
+        let end = start.saturating_add(LEAF).min(length);
+        match out.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ => out.push(ByteRange { start, end }),
+        }
+    }
+    out
+}
+
 /// Who asks whom, in which network: makes answers for one pair useless for another.
 #[derive(Clone, Copy, Debug)]
 pub struct AuditParties<'a> {
@@ -162,5 +186,21 @@ mod tests {
         let swapped = AuditParties { network: &network, auditor: &b, node: &a };
         assert_ne!(first, positions(swapped, &[9; 32], &shard, 2 << 20, 32));
         assert_eq!(positions(pair, &[9; 32], &shard, 3000, 32), [0, 1, 2]);
+    }
+
+    #[test]
+    fn neighbouring_leaves_are_one_range_and_the_last_is_cut() {
+        let range = |start, end| ByteRange { start, end };
+        assert_eq!(leaf_ranges(&[0, 1, 3], 3500), [range(0, 2048), range(3072, 3500)]);
+        assert_eq!(leaf_ranges(&[], 3500), []);
+    }
+
+    #[test]
+    fn a_whole_answer_needs_every_byte_and_the_challenge() {
+        let shard = vec![7; 5000];
+        let answer = whole_answer(&[1; 32], &shard);
+        assert_ne!(answer, whole_answer(&[2; 32], &shard));
+        assert_ne!(answer, whole_answer(&[1; 32], &shard[..4999]));
+        assert_ne!(answer, ShardId::of(&shard).as_bytes()[..]);
     }
 }

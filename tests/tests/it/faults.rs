@@ -63,7 +63,9 @@ async fn liars_are_skipped_and_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusing_swarms_have_exit_codes_of_their_own() {
     let world = MemoryWorld::new(23, 6).await.unwrap();
-    for (refusal, failure) in [(Refusal::Denied, Failure::Denied), (Refusal::NoSpace, Failure::Quota)] {
+    for (refusal, failure) in
+        [(Refusal::Denied, Failure::Denied), (Refusal::NoSpace, Failure::Quota), (Refusal::Busy, Failure::Busy)]
+    {
         for id in world.swarm.ids() {
             world.swarm.set(id, Fault::Refuses(refusal));
         }
