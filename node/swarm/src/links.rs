@@ -10,6 +10,7 @@ use futures::task::AtomicWaker;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, Stream};
 use shoal_protocol::NodeId;
+use shoal_protocol::link::Purpose;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::control::client::{ClientCommand, ControlHandle};
@@ -24,13 +25,6 @@ pub enum LinkKind {
     Direct,
     /// Through another peer.
     Relayed,
-}
-
-/// What a connection is for. A connection states one purpose; only bulk exists so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Control requests and shards.
-    Bulk,
 }
 
 /// Whether the remote speaks our protocols on a link.
