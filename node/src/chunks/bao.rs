@@ -19,8 +19,8 @@ pub fn tree(length: u32) -> BaoTree {
 
 /// Bytes of the outboard of a shard of `length` bytes: one node less than groups.
 #[must_use]
-pub fn outboard_length(length: u32) -> u32 {
-    let groups = length.div_ceil(GROUP_BYTES as u32).max(1);
+pub const fn outboard_length(length: u32) -> u32 {
+    let groups = length.div_ceil(GROUP_BYTES as u32);
     groups.saturating_sub(1).saturating_mul(NODE_BYTES as u32)
 }
 

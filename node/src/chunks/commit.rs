@@ -1,40 +1,39 @@
-//! The one writer: gathers a batch, writes it, syncs once, publishes to the index, then completes the waiters.
+//! The one writer: takes a batch, writes it, syncs once, publishes to the index, then completes the waiters.
 //!
 //! It never completes a waiter with success before the sync that covers its record, and never touches a descriptor
 //! again after a write or sync on it failed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::PutError;
 use super::index::Slot;
+use super::judge::{Judge, Verdict};
+use super::queue::BatchRule;
 use super::record::{Entry, HEADER_BYTES, Kind, record_size, tail};
 use super::segment::{Active, SEGMENT_RECORDS_MAX};
 use super::space::SpaceReservation;
 use super::vfs::{DirLock, Vfs, is_no_space};
 use super::{Shared, Stored};
 
-/// A batch is written once it holds this many bytes,
-pub(crate) const BATCH_BYTES: u64 = 4 * 1024 * 1024;
-/// or this many records,
+/// Most records of a batch.
 pub(crate) const BATCH_RECORDS: usize = 64;
-/// or its first record has waited this long.
-pub(crate) const BATCH_WAIT: Duration = Duration::from_millis(4);
+/// A batch is written once it holds this many bytes or records, or when its first record has waited this long.
+pub(crate) const BATCH: BatchRule =
+    BatchRule { bytes: 4 * 1024 * 1024, items: BATCH_RECORDS, wait: Duration::from_millis(4) };
 /// Most records that wait for the writer; further callers wait for a permit.
 pub(crate) const QUEUE_RECORDS: usize = 128;
 /// Failures of the disk after which nothing is accepted any more.
 const FAILURES_MAX: u32 = 2;
 
-/// One record on its way to the log.
-#[derive(Debug)]
-pub(crate) struct Append {
+/// What a record is to say.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
     pub kind: Kind,
     pub key: [u8; 32],
     pub group: [u8; 32],
@@ -44,47 +43,33 @@ pub(crate) struct Append {
     pub crc: u32,
     /// The stored copy found damaged just now: it does not count as stored.
     pub rotted: Option<Slot>,
-    pub space: SpaceReservation,
-    pub queued: Instant,
-    pub done: oneshot::Sender<Result<Stored, PutError>>,
+    /// Only if the index still has the key at this segment and offset.
+    pub at: Option<(u32, u64)>,
+    /// Only if nothing holds the key since this time, milliseconds since 1970.
+    pub lapsed: Option<u64>,
+    /// A copy keeps the sequence number of what it copies.
+    pub sequence: Option<u64>,
 }
 
-impl Append {
-    fn size(&self) -> u64 {
-        record_size(length(&self.payload), length(&self.outboard))
-    }
-
-    /// Answers after unused space is given back, so that a caller that hears a refusal may reserve again at once.
-    fn answer(self, result: Result<Stored, PutError>) {
-        drop(self.space);
-        // A caller that gave up no longer listens.
-        let _ = self.done.send(result);
-    }
+/// One record on its way to the log.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub draft: Draft,
+    pub space: SpaceReservation,
+    pub done: oneshot::Sender<Result<Stored, PutError>>,
 }
 
 /// What the writer is asked.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Store this; the permit is its place in the queue.
-    Append(Box<Append>, OwnedSemaphorePermit),
-    /// Finish what is queued and end.
-    Close,
-}
-
-/// What becomes of one request of a batch.
-enum Verdict {
-    Write(Kind),
-    Nothing,
-    Refuse(PutError),
-}
-
-/// What a key will be once the batch so far is durable.
-struct Pending {
-    present: bool,
-    groups: BTreeSet<[u8; 32]>,
+    Append(Box<Append>, Option<OwnedSemaphorePermit>),
+    /// End the active segment, if it is this one; the next record begins a new one.
+    Rotate(u32, oneshot::Sender<()>),
 }
 
 /// The state of the writer thread.
+#[derive(Debug)]
 pub(crate) struct Writer {
     pub vfs: Arc<dyn Vfs>,
     pub data: PathBuf,
@@ -103,118 +88,128 @@ fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
+impl Draft {
+    /// Whether the store is smaller for it in the end: it may then use the space that is held back.
+    fn frees(&self) -> bool {
+        self.sequence.is_some() || matches!(self.kind, Kind::Drop | Kind::Tombstone)
+    }
+
+    /// Bytes it takes on disk if it is written as it is.
+    pub(crate) fn size(&self) -> u64 {
+        record_size(length(&self.payload), length(&self.outboard))
+    }
+
+    /// Bytes it takes if it is written as `kind`: a PUT of a known shard shrinks to a REF.
+    fn size_as(&self, kind: Kind) -> u64 {
+        if kind == Kind::Ref { record_size(0, 0) } else { self.size() }
+    }
+}
+
+impl Append {
+    /// Answers after unused space is given back, so that a caller that hears a refusal may reserve again at once.
+    fn answer(self, result: Result<Stored, PutError>) {
+        drop(self.space);
+        // A caller that gave up no longer listens.
+        let _ = self.done.send(result);
+    }
+}
+
+/// A request with what becomes of it.
+struct Judged {
+    append: Append,
+    /// The record to write; `None` if everything is so already.
+    kind: Option<Kind>,
+}
+
 impl Writer {
-    /// Serves until closed or until every handle is gone.
-    pub(crate) fn run(mut self, queue: &Receiver<Request>) {
-        while let Ok(Request::Append(first, permit)) = queue.recv() {
-            drop(permit);
-            let (batch, closed) = gather(*first, queue);
-            self.commit(batch);
-            if closed {
-                break;
+    /// Serves one batch of requests.
+    pub(crate) fn serve(&mut self, requests: Vec<Request>) {
+        let mut batch = Vec::with_capacity(requests.len());
+        let mut rotations = Vec::new();
+        for request in requests {
+            match request {
+                Request::Append(append, permit) => {
+                    drop(permit);
+                    batch.push(*append);
+                }
+                Request::Rotate(segment, done) => rotations.push((segment, done)),
             }
+        }
+        self.commit_batch(batch);
+        for (segment, done) in rotations {
+            self.end_segment(segment);
+            let _ = done.send(());
         }
     }
 
-    fn commit(&mut self, batch: Vec<Append>) {
-        let (batch, kinds) = self.judge(batch);
+    /// Makes a batch durable and answers it.
+    pub(crate) fn commit_batch(&mut self, batch: Vec<Append>) {
+        let batch = self.judge(batch);
         if batch.is_empty() {
             return;
         }
-        let result = if self.failures >= FAILURES_MAX { Err(PutError::ReadOnly) } else { self.write(&batch, &kinds) };
+        match self.write_if_allowed(&batch) {
+            Ok(entries) => self.publish(batch, &entries),
+            Err(PutError::DiskFull) => self.commit_what_frees(batch),
+            Err(error) => batch.into_iter().for_each(|judged| judged.append.answer(Err(error))),
+        }
+    }
+
+    /// On a full disk only what frees space is written, into the space that was held back for it.
+    fn commit_what_frees(&mut self, batch: Vec<Judged>) {
+        let (frees, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|judged| judged.append.draft.frees());
+        rest.into_iter().for_each(|judged| judged.append.answer(Err(PutError::DiskFull)));
+        if frees.is_empty() {
+            return;
+        }
+        let mut result = self.write_if_allowed(&frees);
+        if result == Err(PutError::DiskFull) && self.shared.space.release_reserve() {
+            result = self.write_if_allowed(&frees);
+        }
         match result {
-            Ok(entries) => self.publish(batch, &kinds, &entries),
-            Err(error) => {
-                for append in batch {
-                    append.answer(Err(error));
-                }
-            }
+            Ok(entries) => self.publish(frees, &entries),
+            Err(error) => frees.into_iter().for_each(|judged| judged.append.answer(Err(error))),
         }
     }
 
     /// Answers what is refused and says for the rest which record to write, if any.
-    fn judge(&self, batch: Vec<Append>) -> (Vec<Append>, Vec<Option<Kind>>) {
-        let mut keys = BTreeMap::new();
-        let mut newest = BTreeMap::new();
-        let (mut kept, mut kinds) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    fn judge(&self, batch: Vec<Append>) -> Vec<Judged> {
+        let mut judge = Judge::new(&self.shared);
+        let mut kept = Vec::with_capacity(batch.len());
         for append in batch {
-            if self.shared.index().is_full(append.kind, BATCH_RECORDS, self.shared.shards_max) {
-                append.answer(Err(PutError::IndexFull));
-                continue;
-            }
-            let verdict = match append.kind {
-                Kind::Record => self.judge_record(&append, &mut newest),
-                Kind::Group => Verdict::Write(Kind::Group),
-                Kind::Put | Kind::Ref | Kind::Drop | Kind::Tombstone => self.judge_shard(&append, &mut keys),
-            };
-            match verdict {
-                Verdict::Write(kind) => {
-                    kinds.push(Some(kind));
-                    kept.push(append);
-                }
-                Verdict::Nothing => {
-                    kinds.push(None);
-                    kept.push(append);
-                }
+            match judge.next(&append.draft) {
+                Verdict::Write(kind) => kept.push(Judged { append, kind: Some(kind) }),
+                Verdict::Nothing => kept.push(Judged { append, kind: None }),
                 Verdict::Refuse(error) => append.answer(Err(error)),
             }
         }
-        (kept, kinds)
+        kept
     }
 
-    fn judge_record(&self, append: &Append, newest: &mut BTreeMap<[u8; 32], u64>) -> Verdict {
-        let known = newest.get(&append.key).copied();
-        let stored = known.or_else(|| self.shared.index().record(&append.key, 0).map(|place| place.number));
-        match stored {
-            Some(stored) if append.number <= stored => Verdict::Refuse(PutError::Stale { stored }),
-            _ => {
-                newest.insert(append.key, append.number);
-                Verdict::Write(Kind::Record)
-            }
+    fn write_if_allowed(&mut self, batch: &[Judged]) -> Result<Vec<Entry>, PutError> {
+        if self.failures >= FAILURES_MAX || self.shared.is_detached() {
+            return Err(PutError::ReadOnly);
         }
-    }
-
-    fn judge_shard(&self, append: &Append, keys: &mut BTreeMap<[u8; 32], Pending>) -> Verdict {
-        let pending = keys.entry(append.key).or_insert_with(|| {
-            let found = self.shared.find(&append.key);
-            let groups = found.map(|slot| self.shared.index().groups_of(&append.key, &slot)).unwrap_or_default();
-            let rotted = |slot: &Slot| append.rotted.is_some_and(|rotted| rotted.same_place(slot));
-            Pending { present: found.is_some_and(|slot| !rotted(&slot)), groups }
-        });
-        match (append.kind, pending.present) {
-            (Kind::Put, false) => {
-                pending.present = true;
-                pending.groups.insert(append.group);
-                Verdict::Write(Kind::Put)
-            }
-            (Kind::Put | Kind::Ref, true) if pending.groups.insert(append.group) => Verdict::Write(Kind::Ref),
-            (Kind::Drop, true) if pending.groups.remove(&append.group) => Verdict::Write(Kind::Drop),
-            (Kind::Tombstone, true) => {
-                *pending = Pending { present: false, groups: BTreeSet::new() };
-                Verdict::Write(Kind::Tombstone)
-            }
-            (Kind::Tombstone, false) if self.shared.index().record(&append.key, 0).is_some() => {
-                Verdict::Write(Kind::Tombstone)
-            }
-            (_, true) => Verdict::Nothing,
-            (_, false) => Verdict::Refuse(PutError::NotFound),
-        }
+        self.write(batch)
     }
 
     /// Makes all records of a batch durable in one segment with one sync, or none of them counts.
-    fn write(&mut self, batch: &[Append], kinds: &[Option<Kind>]) -> Result<Vec<Entry>, PutError> {
-        let records: Vec<(&Append, Kind)> =
-            batch.iter().zip(kinds).filter_map(|(append, kind)| Some((append, (*kind)?))).collect();
+    fn write(&mut self, batch: &[Judged]) -> Result<Vec<Entry>, PutError> {
+        let records: Vec<(&Draft, Kind)> =
+            batch.iter().filter_map(|judged| Some((&judged.append.draft, judged.kind?))).collect();
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let size: u64 = records.iter().map(|(append, kind)| size_of(append, *kind)).sum();
+        let size: u64 = records.iter().map(|(draft, kind)| draft.size_as(*kind)).sum();
         let mut active = self.take_active(size, records.len())?;
         let end = active.synced.saturating_add(size);
+        let allocated = active.allocated;
         if let Err(error) = active.allocate(end, self.shared.step) {
             return Err(self.give_up(active, &error, true));
         }
-        self.shared.space.set_preallocated(active.allocated.saturating_sub(active.synced));
+        if active.allocated != allocated {
+            self.shared.space.set_preallocated(active.allocated.saturating_sub(active.synced));
+        }
 
         let entries = self.place(&records, active.synced);
         let heads: Vec<[u8; HEADER_BYTES]> =
@@ -222,22 +217,21 @@ impl Writer {
         let tails: Vec<Vec<u8>> = records
             .iter()
             .zip(&entries)
-            .map(|((append, _), entry)| {
-                tail(if entry.payload == 0 { 0 } else { append.crc }, entry.payload, entry.outboard)
+            .map(|((draft, _), entry)| {
+                tail(if entry.payload == 0 { 0 } else { draft.crc }, entry.payload, entry.outboard)
             })
             .collect();
         let mut buffers = Vec::with_capacity(records.len().saturating_mul(4));
-        for ((((append, _), entry), head), tail) in records.iter().zip(&entries).zip(&heads).zip(&tails) {
+        for ((((draft, _), entry), head), tail) in records.iter().zip(&entries).zip(&heads).zip(&tails) {
             buffers.push(IoSlice::new(head));
             if entry.payload > 0 {
-                buffers.push(IoSlice::new(&append.payload));
-                buffers.push(IoSlice::new(&append.outboard));
+                buffers.push(IoSlice::new(&draft.payload));
+                buffers.push(IoSlice::new(&draft.outboard));
             }
             buffers.push(IoSlice::new(tail));
         }
         match active.append(&mut buffers, &entries, end) {
             Ok(()) => {
-                self.next_sequence = self.next_sequence.saturating_add(entries.len() as u64);
                 self.active = Some(active);
                 Ok(entries)
             }
@@ -245,24 +239,27 @@ impl Writer {
         }
     }
 
-    /// Entries one after the other from `offset`.
-    fn place(&self, records: &[(&Append, Kind)], mut offset: u64) -> Vec<Entry> {
-        let mut sequence = self.next_sequence;
+    /// Entries one after the other from `offset`. A number once given is not given again, even if this write fails: what
+    /// it leaves behind must not be taken for another record.
+    fn place(&mut self, records: &[(&Draft, Kind)], mut offset: u64) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(records.len());
-        for (append, kind) in records {
+        for (draft, kind) in records {
             let bodiless = *kind == Kind::Ref;
+            let sequence = draft.sequence.unwrap_or(self.next_sequence);
+            if draft.sequence.is_none() {
+                self.next_sequence = self.next_sequence.saturating_add(1);
+            }
             let entry = Entry {
                 kind: *kind,
-                key: append.key,
-                group: append.group,
-                payload: if bodiless { 0 } else { length(&append.payload) },
-                outboard: if bodiless { 0 } else { length(&append.outboard) },
-                number: append.number,
+                key: draft.key,
+                group: draft.group,
+                payload: if bodiless { 0 } else { length(&draft.payload) },
+                outboard: if bodiless { 0 } else { length(&draft.outboard) },
+                number: draft.number,
                 sequence,
                 offset,
             };
             offset = entry.end();
-            sequence = sequence.saturating_add(1);
             entries.push(entry);
         }
         entries
@@ -277,25 +274,51 @@ impl Writer {
             {
                 return Ok(active);
             }
-            self.retire(&active);
-            if let Err(error) = active.seal(&self.shared.codec) {
-                let error = self.note(&error);
-                if self.failures >= FAILURES_MAX {
-                    return Err(error);
-                }
-            }
+            self.seal(&active)?;
         }
         let number = self.next_segment;
         let next = number.checked_add(1).ok_or(PutError::IndexFull)?;
         self.next_segment = next;
         let step = self.shared.step.min(self.shared.segment_bytes);
-        Active::create(self.vfs.as_ref(), &self.data, &self.shared.codec, number, self.previous, step)
-            .map_err(|error| self.note(&error))
+        let created =
+            Active::create(self.vfs.as_ref(), &self.data, &self.shared.codec, number, self.previous, step);
+        let active = created.map_err(|error| self.note(&error))?;
+        self.shared.set_active(Some(number));
+        self.shared.index_mut().segments.entry(number);
+        self.shared.space.set_preallocated(active.allocated.saturating_sub(active.synced));
+        Ok(active)
+    }
+
+    /// Ends a segment. Its records are durable: without a footer it costs a scan at open, no data.
+    fn seal(&mut self, active: &Active) -> Result<(), PutError> {
+        self.retire(active);
+        let sealed = active.seal(&self.shared.codec);
+        let mut index = self.shared.index_mut();
+        let held = index.segments.entry(active.number);
+        held.sealed = sealed.is_ok();
+        held.suspect |= sealed.is_err();
+        drop(index);
+        match sealed {
+            Ok(()) => Ok(()),
+            Err(error) => match self.note(&error) {
+                error if self.failures >= FAILURES_MAX => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Seals the active segment, if it is this one.
+    pub(crate) fn end_segment(&mut self, segment: u32) {
+        if let Some(active) = self.active.take_if(|active| active.number == segment) {
+            // A failure is counted; the next write meets it.
+            let _ = self.seal(&active);
+        }
     }
 
     /// The next segment will say where this one ends.
     fn retire(&mut self, active: &Active) {
         self.previous = (active.number, active.synced);
+        self.shared.set_active(None);
         self.shared.space.set_preallocated(0);
     }
 
@@ -305,10 +328,12 @@ impl Writer {
         let answer = self.note(error);
         let usable = is_no_space(error) && (untouched || active.roll_back().is_ok());
         if usable {
+            self.shared.space.set_preallocated(active.allocated.saturating_sub(active.synced));
             self.active = Some(active);
         } else {
             tracing::error!(segment = active.number, end = active.synced, %error, "segment poisoned");
             self.retire(&active);
+            self.shared.index_mut().segments.entry(active.number).suspect = true;
         }
         answer
     }
@@ -328,24 +353,30 @@ impl Writer {
     }
 
     /// Everything in `entries` is durable: readers may see it, then the waiters hear of it.
-    fn publish(&self, batch: Vec<Append>, kinds: &[Option<Kind>], entries: &[Entry]) {
+    fn publish(&self, batch: Vec<Judged>, entries: &[Entry]) {
         if let Some(active) = &self.active
             && !entries.is_empty()
         {
             let shared = &self.shared;
-            let same = |slot: &Slot, key: &[u8; 32]| shared.is_shard(slot, key);
+            let drafts = batch.iter().filter(|judged| judged.kind.is_some()).map(|judged| &judged.append.draft);
             let mut index = shared.index_mut();
-            for entry in entries {
-                index.apply(entry, active.number, &same);
+            for (entry, draft) in entries.iter().zip(drafts) {
+                let named = |slot: &Slot| draft.at.is_some_and(|(segment, offset)| slot.is_at(segment, offset));
+                let same = |slot: &Slot, key: &[u8; 32]| named(slot) || shared.is_shard(slot, key);
+                match draft.sequence {
+                    None => index.apply(entry, active.number, &same),
+                    Some(_) => index.relocate(entry, active.number, draft.at, &same),
+                }
             }
+            index.next_sequence = self.next_sequence;
         }
-        for (append, kind) in batch.into_iter().zip(kinds) {
+        for Judged { append, kind } in batch {
             let stored = match kind {
                 None => Stored::Already,
                 Some(Kind::Ref) => Stored::Referenced,
                 Some(_) => Stored::New,
             };
-            let size = kind.map(|kind| size_of(&append, kind));
+            let size = kind.map(|kind| append.draft.size_as(kind));
             let Append { space, done, .. } = append;
             match size {
                 Some(size) => space.consume(size),
@@ -354,29 +385,11 @@ impl Writer {
             let _ = done.send(Ok(stored));
         }
     }
-}
 
-/// Bytes this request takes if it is written as `kind`: a PUT of a known shard shrinks to a REF.
-fn size_of(append: &Append, kind: Kind) -> u64 {
-    if kind == Kind::Ref { record_size(0, 0) } else { append.size() }
-}
-
-/// Fills a batch, and tells whether the store was closed meanwhile.
-fn gather(first: Append, queue: &Receiver<Request>) -> (Vec<Append>, bool) {
-    let deadline = first.queued.checked_add(BATCH_WAIT);
-    let mut bytes = first.size();
-    let mut batch = vec![first];
-    while bytes < BATCH_BYTES && batch.len() < BATCH_RECORDS {
-        let wait = deadline.map_or(BATCH_WAIT, |deadline| deadline.saturating_duration_since(Instant::now()));
-        match queue.recv_timeout(wait) {
-            Ok(Request::Append(append, permit)) => {
-                drop(permit);
-                bytes = bytes.saturating_add(append.size());
-                batch.push(*append);
-            }
-            Err(RecvTimeoutError::Timeout) => break,
-            Ok(Request::Close) | Err(RecvTimeoutError::Disconnected) => return (batch, true),
+    /// Ends the log in good order: with a footer, nothing has to be scanned at the next open.
+    pub(crate) fn finish(&mut self) {
+        if let Some(active) = self.active.take().filter(|_| self.failures < FAILURES_MAX && !self.shared.is_detached()) {
+            let _ = self.seal(&active);
         }
     }
-    (batch, false)
 }

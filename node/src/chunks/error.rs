@@ -23,9 +23,15 @@ pub enum OpenError {
     /// There are segments but no `store.key`: a wrong or partly mounted directory, not an empty store.
     #[error("{0} holds segments but no store.key")]
     KeyMissing(PathBuf),
-    /// `store.key` is damaged.
-    #[error("{0} is damaged")]
+    /// Both copies of the key are damaged, or they differ.
+    #[error("{0} is damaged, and so is its copy")]
     KeyDamaged(PathBuf),
+    /// There is a key, but the marker beside the segments is not there: their disk is not mounted, or they were removed.
+    #[error("{0} is not the directory this store was made in: it has no store.id")]
+    Missing(PathBuf),
+    /// The marker beside the segments is damaged.
+    #[error("{0} is damaged")]
+    MarkerDamaged(PathBuf),
     /// Something here was written by a newer version.
     #[error("{path} was written by a newer version ({what})")]
     Newer {
@@ -34,7 +40,7 @@ pub enum OpenError {
         /// Which part of it.
         what: String,
     },
-    /// A segment of another store.
+    /// A segment or marker of another store: another disk is mounted here.
     #[error("{0} belongs to another store")]
     Foreign(PathBuf),
     /// The writer thread did not start.

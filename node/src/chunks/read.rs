@@ -113,6 +113,11 @@ pub(crate) fn read_encoded(
     }
 }
 
+/// Whether the whole segment is no longer there.
+pub(crate) fn is_gone(error: &ReadError) -> bool {
+    matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
 /// A file that ends too early is damage, not a disk error.
 fn short_is_rot(error: io::Error) -> ReadError {
     if error.kind() == io::ErrorKind::UnexpectedEof { ReadError::Rot } else { ReadError::Io(error) }

@@ -19,6 +19,8 @@ pub(crate) const ENTRY_BYTES: usize = 96;
 pub(crate) const TRAILER_BYTES: usize = 64;
 /// Bytes of `store.key`.
 pub(crate) const KEY_FILE_BYTES: usize = 96;
+/// Bytes of `segments/store.id`.
+pub(crate) const MARKER_BYTES: usize = 64;
 /// Bytes of the checksum behind payload and outboard.
 pub(crate) const CRC_BYTES: usize = 4;
 
@@ -26,6 +28,7 @@ const VERSION: u8 = 1;
 const RECORD_MAGIC: &[u8; 4] = b"SHRC";
 const SEGMENT_MAGIC: &[u8; 8] = b"SHOALSEG";
 const TRAILER_MAGIC: &[u8; 8] = b"SHOALEND";
+const MARKER_MAGIC: &[u8; 8] = b"SHOALDIR";
 const KEY_MAGIC: &[u8; 8] = b"SHOALKEY";
 const MAC_BYTES: usize = 16;
 
@@ -74,7 +77,8 @@ pub(crate) struct Entry {
     pub payload: u32,
     /// Bytes of the outboard.
     pub outboard: u32,
-    /// Version of a RECORD, else 0.
+    /// Of a RECORD its version; of a GROUP when it is over and of a DROP when it was made, milliseconds since 1970; of a
+    /// TOMBSTONE when the shard was found damaged, 0 if it was removed; else 0.
     pub number: u64,
     /// Counts all records of the store in the order they were appended.
     pub sequence: u64,
@@ -95,8 +99,8 @@ impl Entry {
 }
 
 /// Bytes a record takes on disk: header, payload, outboard, checksum, padding to [`ALIGN`].
-pub(crate) fn record_size(payload: u32, outboard: u32) -> u64 {
-    let raw = HEADER_BYTES as u64 + u64::from(payload) + u64::from(outboard) + CRC_BYTES as u64;
+pub(crate) const fn record_size(payload: u32, outboard: u32) -> u64 {
+    let raw = HEADER_BYTES as u64 + payload as u64 + outboard as u64 + CRC_BYTES as u64;
     raw.next_multiple_of(ALIGN)
 }
 
@@ -145,6 +149,12 @@ pub(crate) struct Trailer {
 pub(crate) struct StoreKey {
     pub id: [u8; 16],
     pub key: [u8; 32],
+}
+
+impl std::fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreKey").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl StoreKey {
@@ -198,6 +208,27 @@ impl Codec {
 
     fn mac(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
         take(blake3::keyed_hash(&self.key, bytes).as_bytes(), 0)
+    }
+
+    /// The whole MAC, for files of their own.
+    pub(crate) fn long_mac(&self, bytes: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, bytes).as_bytes()
+    }
+
+    /// Whether this is [`Codec::long_mac`] of these bytes, in constant time.
+    pub(crate) fn is_long_mac(&self, bytes: &[u8], mac: &[u8; 32]) -> bool {
+        blake3::keyed_hash(&self.key, bytes) == blake3::Hash::from_bytes(*mac)
+    }
+
+    /// What lies beside the segments and says whose they are.
+    pub(crate) fn marker(&self) -> [u8; MARKER_BYTES] {
+        let mut out = [0; MARKER_BYTES];
+        put(&mut out, 0, MARKER_MAGIC);
+        put(&mut out, 8, &[VERSION]);
+        put(&mut out, 16, &self.store);
+        let mac = self.mac(&out[..48]);
+        put(&mut out, 48, &mac);
+        out
     }
 
     /// The header of `entry` in `segment`.

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::record::{Codec, ENTRY_BYTES, Entry, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES};
 use super::vfs::{OpenMode, Vfs, VfsFile, is_no_space, write_at};
 
-/// A segment is sealed at this many records, so that its footer table stays below 6.1 MiB.
-pub(crate) const SEGMENT_RECORDS_MAX: usize = 65_536;
+/// A segment is sealed at this many records, so that its footer table stays below 3.1 MiB, and what is known of the open
+/// segment below 4 MiB of memory.
+pub(crate) const SEGMENT_RECORDS_MAX: usize = 32_768;
 /// Most segment files open for readers at a time.
 const READ_FILES_MAX: usize = 64;
 
-const _: () = assert!(SEGMENT_RECORDS_MAX * ENTRY_BYTES + TRAILER_BYTES < 7 << 20);
+const _: () = assert!(SEGMENT_RECORDS_MAX * ENTRY_BYTES + TRAILER_BYTES < 31 << 17);
 
 /// Folder of the segments below the data directory.
 pub(crate) fn segments_dir(data: &Path) -> PathBuf {
@@ -68,6 +69,11 @@ impl Files {
         }
         open.files.insert(number, (now, Arc::clone(&file)));
         Ok(file)
+    }
+
+    /// Closes a segment that is to be removed; who still reads it keeps it.
+    pub(crate) fn forget(&self, number: u32) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&number);
     }
 }
 

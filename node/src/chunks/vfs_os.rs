@@ -2,13 +2,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 
-use super::vfs::{DirLock, OpenMode, Vfs, VfsFile};
+use super::vfs::{DirId, DirLock, OpenMode, Vfs, VfsFile};
 
 /// Most buffers one `pwritev` takes (Linux `UIO_MAXIOV`).
 const VECTORS_MAX: usize = 1024;
@@ -82,6 +82,11 @@ impl Vfs for OsVfs {
         File::open(dir)?.sync_all()
     }
 
+    fn identity(&self, dir: &Path) -> io::Result<DirId> {
+        let metadata = fs::metadata(dir)?;
+        Ok(DirId { device: metadata.dev(), inode: metadata.ino() })
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -135,6 +140,10 @@ impl VfsFile for OsFile {
 
     fn sync_all(&self) -> io::Result<()> {
         self.0.sync_all()
+    }
+
+    fn drop_cache(&self) {
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 }
 

@@ -97,7 +97,7 @@ async fn lease(context: &Arc<Context>, signed: &Signed) -> Result<Lease, Refusal
     match leases::decide(signed, held.as_ref(), context.network(), clock::wall())? {
         LeaseDecision::Known(lease) => Ok(lease),
         LeaseDecision::Keep(lease) => {
-            let kept = context.store().put_group(lease.id, signed.to_bytes().into()).await;
+            let kept = context.store().put_group(lease.id, lease.group.expires, signed.to_bytes().into()).await;
             kept.map_err(|error| receive::put_refusal(&error))?;
             Ok(lease)
         }

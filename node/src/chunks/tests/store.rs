@@ -1,115 +1,6 @@
-//! The store as a whole on a simulated disk: what was acknowledged survives everything, what is wrong is refused.
+//! What a store promises in good and bad days: acknowledged bytes come back, what is wrong is refused.
 
-use std::io::Read;
-use std::ops::{ControlFlow, Range};
-use std::path::Path;
-use std::sync::Arc;
-
-use ::bytes::Bytes;
-use bao_tree::io::BaoContentItem;
-use bao_tree::io::sync::DecodeResponseIter;
-use bao_tree::{ChunkNum, ChunkRanges};
-use shoal_protocol::{GroupId, RecordKey, ShardId};
-use tokio::runtime::Runtime;
-
-use super::bao::tree;
-use super::random::Random;
-use super::record::{ALIGN, Entry, HEADER_BYTES, TRAILER_BYTES, record_size};
-use super::segment::segment_path;
-use super::vfs_mem::MemVfs;
-use super::vfs_os::OsVfs;
 use super::*;
-
-const DATA: &str = "/data";
-const QUOTA: u64 = 16 * 1024 * 1024;
-
-fn data() -> &'static Path {
-    Path::new(DATA)
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-fn config() -> StoreConfig {
-    StoreConfig::new(QUOTA)
-}
-
-fn small_segments() -> StoreConfig {
-    StoreConfig { segment_bytes: 200 * 1024, ..config() }
-}
-
-fn open_with(vfs: &MemVfs, config: StoreConfig) -> Result<(Store, RecoveryReport), OpenError> {
-    Store::open(Arc::new(vfs.clone()), data(), config, [3; 32])
-}
-
-fn open(vfs: &MemVfs) -> (Store, RecoveryReport) {
-    open_with(vfs, config()).unwrap()
-}
-
-fn group(n: u8) -> GroupId {
-    GroupId::from_bytes([n; 32])
-}
-
-fn payload(seed: u64, length: usize) -> Bytes {
-    let mut random = Random::new(seed);
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        out.extend_from_slice(&random.next_u64().to_le_bytes());
-    }
-    out.truncate(length);
-    out.into()
-}
-
-async fn put(store: &Store, group: GroupId, bytes: &Bytes) -> Result<Stored, PutError> {
-    let space = store.reserve(bytes.len() as u64)?;
-    store.put_shard(space, ShardId::of(bytes), group, bytes.clone()).await
-}
-
-fn encoded(store: &Store, id: &ShardId, ranges: &[Range<u64>]) -> Result<Vec<u8>, ReadError> {
-    let mut out = Vec::new();
-    let mut sink = |bytes: &[u8]| {
-        assert!(bytes.len() <= 64 * 1024);
-        out.extend_from_slice(bytes);
-        ControlFlow::Continue(())
-    };
-    let outcome = store.read_encoded(id, ranges, &mut sink)?;
-    assert_eq!(outcome, ReadOutcome::Complete { bytes: out.len() as u64 });
-    Ok(out)
-}
-
-/// Decodes as a client does and compares with what was stored.
-fn decode(id: &ShardId, bytes: &[u8], ranges: &[Range<u64>], encoded: impl Read) -> u64 {
-    let mut chunks = ChunkRanges::empty();
-    for range in ranges {
-        chunks |= ChunkRanges::from(ChunkNum::full_chunks(range.start)..ChunkNum::chunks(range.end));
-    }
-    let root = blake3::Hash::from_bytes(*id.as_bytes());
-    let mut read = 0;
-    for item in DecodeResponseIter::new(root, tree(bytes.len() as u32), encoded, &chunks) {
-        if let BaoContentItem::Leaf(leaf) = item.unwrap() {
-            let start = leaf.offset as usize;
-            assert_eq!(leaf.data, bytes[start..start + leaf.data.len()]);
-            read += leaf.data.len() as u64;
-        }
-    }
-    read
-}
-
-fn assert_reads(store: &Store, bytes: &Bytes, what: &str) {
-    let id = ShardId::of(bytes);
-    let all = [0..bytes.len() as u64];
-    let stream = encoded(store, &id, &all).unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_eq!(decode(&id, bytes, &all, &stream[..]), bytes.len() as u64, "{what}");
-}
-
-fn first_segment(vfs: &MemVfs) -> Vec<u8> {
-    vfs.contents(&segment_path(data(), 0)).unwrap()
-}
-
-fn set_first_segment(vfs: &MemVfs, bytes: &[u8]) {
-    vfs.set_contents(&segment_path(data(), 0), bytes);
-}
 
 #[test]
 fn what_is_stored_is_read_after_reopening_and_decodes_as_clients_do() {
@@ -124,7 +15,7 @@ fn what_is_stored_is_read_after_reopening_and_decodes_as_clients_do() {
         }
     });
     let stored = store.usage().stored;
-    store.close();
+    kill(store, &vfs);
 
     let (store, report) = open(&vfs);
     assert_eq!((report.records, report.quarantined, report.torn_bytes), (8, 0, 0));
@@ -170,22 +61,22 @@ fn groups_and_records_keep_their_newest_versions() {
     let key = RecordKey::from_bytes([7; 32]);
     let text = |text: &'static str| Bytes::from_static(text.as_bytes());
     runtime.block_on(async {
-        store.put_group(group(1), text("group a")).await.unwrap();
-        store.put_group(group(1), text("group b")).await.unwrap();
+        store.put_group(group(1), END, text("group a")).await.unwrap();
+        store.put_group(group(1), END, text("group b")).await.unwrap();
         for (version, bytes) in [(1, "one"), (5, "five"), (9, "nine")] {
             store.put_record(key, group(1), version, text(bytes)).await.unwrap();
         }
         assert_eq!(store.put_record(key, group(1), 9, text("nine")).await, Ok(()));
         assert_eq!(store.put_record(key, group(1), 9, text("other")).await, Err(PutError::Stale { stored: 9 }));
         assert_eq!(store.put_record(key, group(1), 6, text("six")).await, Err(PutError::Stale { stored: 9 }));
-        assert_eq!(store.put_group(group(2), Bytes::new()).await, Err(PutError::Length(0)));
+        assert_eq!(store.put_group(group(2), END, Bytes::new()).await, Err(PutError::Length(0)));
         let long = Bytes::from(vec![0; RECORD_MAX + 1]);
-        assert_eq!(store.put_group(group(2), long).await, Err(PutError::Length(RECORD_MAX as u64 + 1)));
+        assert_eq!(store.put_group(group(2), END, long).await, Err(PutError::Length(RECORD_MAX as u64 + 1)));
     });
     for _ in 0..2 {
         assert_eq!(store.record(&key, 0).unwrap(), Some((9, text("nine"))));
     }
-    store.close();
+    kill(store, &vfs);
     let (store, _) = open(&vfs);
     assert_eq!(store.group(&group(1)).unwrap(), Some(text("group b")));
     assert_eq!(store.group(&group(2)).unwrap(), None);
@@ -230,7 +121,7 @@ fn a_second_put_adds_a_group_or_nothing_and_gives_its_space_back() {
         assert_eq!(refused, Err(PutError::Reservation { length: 50_000, reserved: 10 }));
         assert_eq!(store.usage().reserved, 0);
     });
-    store.close();
+    kill(store, &vfs);
     assert_eq!(open(&vfs).0.shard_groups(&id), [group(1), group(2)]);
 }
 
@@ -247,7 +138,7 @@ fn marks_are_honoured_by_recovery_in_scans_and_footers() {
             }
             store.put_mark(&ids[0], Mark::Tombstone).await.unwrap();
             store.put_mark(&ids[1], Mark::Ref(group(2))).await.unwrap();
-            store.put_mark(&ids[1], Mark::Drop(group(1))).await.unwrap();
+            store.put_mark(&ids[1], Mark::Drop { group: group(1), at: UnixMillis(5) }).await.unwrap();
             store.put_mark(&ids[2], Mark::Tombstone).await.unwrap();
             put(&store, group(5), &shards[2]).await.unwrap();
             let gone = store.put_mark(&ids[0], Mark::Ref(group(1))).await;
@@ -265,11 +156,11 @@ fn marks_are_honoured_by_recovery_in_scans_and_footers() {
         };
         check(&store);
         let usage = store.usage();
-        store.close();
+        kill(store, &vfs);
         let (store, report) = open_with(&vfs, config).unwrap();
         check(&store);
         assert_eq!(store.usage().stored, usage.stored);
-        assert_eq!(report.sealed > 0, config.segment_bytes < SEGMENT_BYTES);
+        assert_eq!(report.sealed > 0, config == small_segments());
     }
 }
 
@@ -283,7 +174,7 @@ fn a_tail_torn_at_any_byte_keeps_all_records_before_it() {
             put(&store, group(1), shard).await.unwrap();
         }
     });
-    store.close();
+    kill(store, &vfs);
     let whole = first_segment(&vfs);
     let start = 64 + record_size(700, 0) + record_size(20_000, 64);
     let end = (start + record_size(300, 0)) as usize;
@@ -307,7 +198,7 @@ fn a_tail_torn_at_any_byte_keeps_all_records_before_it() {
                 assert_reads(&store, &shards[1], "second");
                 runtime.block_on(put(&store, group(1), &shards[2])).unwrap();
                 assert_reads(&store, &shards[2], "third again");
-                store.close();
+                kill(store, &torn);
                 assert_eq!(open(&torn).1.records, 3);
             }
         }
@@ -325,7 +216,7 @@ fn rot_in_the_middle_is_quarantined_and_its_neighbours_survive() {
         }
     });
     let stored = store.usage().stored;
-    store.close();
+    kill(store, &vfs);
     let second = 64 + record_size(30_000, 64) as usize;
     let body = HEADER_BYTES + 30_000 + 64 + 4;
     for at in (0..HEADER_BYTES).chain((HEADER_BYTES..body).step_by(991)).chain([body - 1, body - 5]) {
@@ -405,7 +296,7 @@ fn payloads_with_forged_records_have_no_effect() {
         put(&store, group(1), &forged).await.unwrap();
         put(&store, group(1), &last).await.unwrap();
     });
-    store.close();
+    kill(store, &vfs);
     for damage_header in [false, true] {
         let vfs = vfs.fork();
         if damage_header {
@@ -511,7 +402,7 @@ fn a_failed_sync_acknowledges_nothing_and_poisons_the_segment_and_a_second_one_e
             assert_eq!(put(&store, group(1), &shards[4]).await, Err(PutError::Space(ReserveError::ReadOnly)));
             assert_reads(&store, &shards[0], "read-only still reads");
         });
-        store.close();
+        kill(store, &vfs);
         // The process ends, the machine does not: the unsynced records are still to be seen, but do not count.
         let (store, report) = open(&vfs.fork());
         assert_eq!(store.shard_length(&ShardId::of(&shards[1])), None, "write {write}");
@@ -539,13 +430,14 @@ fn a_full_disk_is_a_typed_refusal_and_the_store_recovers_when_there_is_space() {
         assert!(matches!(store.reserve(big.len() as u64), Err(ReserveError::Disk { .. })));
         put(&store, group(1), &later).await.unwrap();
         vfs.set_capacity(None);
+        store.inner.shared.space.refresh();
         // Without preallocation it is the write that finds the disk full, after a part of the bytes.
         vfs.fill_at_write_after(0);
         assert_eq!(put(&store, group(1), &big).await, Err(PutError::DiskFull));
         assert_eq!(store.health(), Health::Good);
         put(&store, group(1), &big).await.unwrap();
     });
-    store.close();
+    kill(store, &vfs);
     let (store, report) = open(&vfs);
     assert_eq!((report.records, report.quarantined, report.torn_bytes), (3, 0, 0));
     [&first, &big, &later].into_iter().for_each(|shard| assert_reads(&store, shard, "after the full disk"));
@@ -579,11 +471,11 @@ fn a_write_cut_short_by_a_full_disk_leaves_no_record_behind() {
     let (store, _) = open(&vfs);
     let text = Bytes::from_static(b"statement");
     let refused = runtime.block_on(async {
-        store.put_group(group(0), text.clone()).await.unwrap();
+        store.put_group(group(0), END, text.clone()).await.unwrap();
         vfs.fill_at_write_after(0);
-        tokio::join!(store.put_group(group(1), text.clone()), store.put_group(group(2), text.clone()))
+        tokio::join!(store.put_group(group(1), END, text.clone()), store.put_group(group(2), END, text.clone()))
     });
-    store.close();
+    kill(store, &vfs);
     let (store, report) = open(&vfs);
     for (id, put) in [(1, refused.0), (2, refused.1)] {
         assert_eq!(store.group(&group(id)).unwrap().is_some(), put.is_ok());
@@ -607,8 +499,8 @@ fn the_quota_counts_the_log_and_marks_that_free_space_pass_it() {
                 }
             }
         }
-        while store.put_group(group(9), Bytes::from(vec![1; 50_000])).await.is_ok() {}
-        while store.put_group(group(9), Bytes::from_static(b"x")).await.is_ok() {}
+        while store.put_group(group(9), END, Bytes::from(vec![1; 50_000])).await.is_ok() {}
+        while store.put_group(group(9), END, Bytes::from_static(b"x")).await.is_ok() {}
         assert!(store.usage().stored <= QUOTA_MIN && store.usage().free < 192, "{:?}", store.usage());
         assert_eq!(store.put_mark(&last.unwrap(), Mark::Tombstone).await, Ok(Stored::New));
     });
@@ -635,7 +527,7 @@ fn sealed_segments_are_read_by_footer_and_a_lost_footer_costs_only_a_scan() {
             put(&store, group(1), shard).await.unwrap();
         }
     });
-    store.close();
+    kill(store, &vfs);
     let (store, report) = open_with(&vfs.fork(), small_segments()).unwrap();
     assert_eq!((report.segments, report.sealed, report.records), (4, 3, 20));
     shards.iter().for_each(|shard| assert_reads(&store, shard, "footers"));
@@ -679,7 +571,7 @@ fn a_store_is_opened_once_and_only_under_its_own_identity() {
     assert!(matches!(open_with(&vfs, config()), Err(OpenError::Locked(_))));
     runtime().block_on(put(&store, group(1), &payload(1, 100))).unwrap();
     let other = store.clone();
-    store.close();
+    kill(store, &vfs);
     let refused = other.reserve(1).map(|space| {
         let bytes = payload(9, 1);
         runtime().block_on(other.put_shard(space, ShardId::of(&bytes), group(1), bytes))
@@ -689,16 +581,32 @@ fn a_store_is_opened_once_and_only_under_its_own_identity() {
     assert!(!report.created);
     store.close();
 
-    let key = data().join("store.key");
-    let lost = vfs.fork();
-    lost.remove(&key).unwrap();
-    assert!(matches!(open_with(&lost, config()), Err(OpenError::KeyMissing(_))));
-    let damaged = vfs.fork();
-    damaged.set_contents(&key, &[1; 96]);
-    assert!(matches!(open_with(&damaged, config()), Err(OpenError::KeyDamaged(_))));
-    let foreign = vfs.fork();
-    foreign.set_contents(&key, &record::StoreKey::from_seed(&[1; 32]).encode());
+    let keys = [data().join("store.key"), data().join("store.key.copy")];
+    let with = |change: &dyn Fn(&MemVfs, &Path), count: usize| {
+        let disk = vfs.fork();
+        keys.iter().rev().take(count).for_each(|key| change(&disk, key));
+        disk
+    };
+    let remove: &dyn Fn(&MemVfs, &Path) = &|disk, key| disk.remove(key).unwrap();
+    let damage: &dyn Fn(&MemVfs, &Path) = &|disk, key| disk.rot(key, 40, 1);
+    let replace: &dyn Fn(&MemVfs, &Path) =
+        &|disk, key| disk.set_contents(key, &record::StoreKey::from_seed(&[1; 32]).encode());
+    for change in [remove, damage] {
+        let disk = with(change, 1);
+        open(&disk).0.close();
+        for key in &keys {
+            assert_eq!(disk.contents(key), vfs.contents(key), "the other copy is enough, and is copied");
+        }
+    }
+    assert!(matches!(open_with(&with(remove, 2), config()), Err(OpenError::KeyMissing(_))));
+    assert!(matches!(open_with(&with(damage, 2), config()), Err(OpenError::KeyDamaged(_))));
+    let foreign = with(replace, 2);
     assert!(matches!(open_with(&foreign, config()), Err(OpenError::Foreign(_))));
+    let unmounted = vfs.fork();
+    for path in unmounted.paths().iter().filter(|path| path.starts_with(data().join("segments"))) {
+        unmounted.remove(path).unwrap();
+    }
+    assert!(matches!(open_with(&unmounted, config()), Err(OpenError::Missing(_))));
     assert_eq!(first_segment(&foreign), first_segment(&vfs), "a refused store is left as it was");
 }
 
@@ -707,7 +615,7 @@ fn a_record_of_a_newer_version_refuses_to_open() {
     let vfs = MemVfs::default();
     let (store, _) = open(&vfs);
     runtime().block_on(put(&store, group(1), &payload(1, 100))).unwrap();
-    store.close();
+    kill(store, &vfs);
     let codec = Codec::new(&record::StoreKey::from_seed(&[3; 32]));
     let offset = 64 + record_size(100, 0);
     let mut bytes = first_segment(&vfs)[..offset as usize].to_vec();
@@ -731,55 +639,7 @@ fn the_real_disk_behaves_like_the_simulated_one() {
     });
     store.close();
     let (store, report) = open().unwrap();
-    assert_eq!((report.records, report.torn_bytes), (8, 0));
-    assert!(report.sealed > 1);
+    assert_eq!((report.from_snapshot, report.records, report.torn_bytes), (true, 0, 0));
     shards.iter().for_each(|shard| assert_reads(&store, shard, "disk"));
     assert!(std::fs::metadata(dir.path().join("reserve")).unwrap().len() >= 1 << 20);
-}
-
-/// Durable puts of 2 MiB shards against the same bytes preallocated, one fdatasync per 4 MiB. Run by hand, in release.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn durable_put_ratio() {
-    const SHARDS: usize = 128;
-    let runtime = runtime();
-    let root = std::env::var_os("SHOAL_BENCH_DIR").map_or_else(std::env::temp_dir, std::path::PathBuf::from);
-    let shards: Vec<Bytes> = (0..SHARDS as u64).map(|n| payload(n, 2 << 20)).collect();
-    for round in 0..4 {
-        let dir = tempfile::tempdir_in(&root).unwrap();
-        let file = OsVfs.open(&dir.path().join("raw"), vfs::OpenMode::Create).unwrap();
-        file.allocate((SHARDS as u64) << 21).unwrap();
-        file.sync_all().unwrap();
-        let begin = Instant::now();
-        for (n, pair) in shards.chunks(2).enumerate() {
-            for (m, shard) in pair.iter().enumerate() {
-                vfs::write_at(file.as_ref(), shard, ((n * 2 + m) as u64) << 21).unwrap();
-            }
-            file.sync_data().unwrap();
-        }
-        let raw = begin.elapsed();
-        drop(file);
-        std::fs::remove_file(dir.path().join("raw")).unwrap();
-
-        let (store, _) = Store::open(Arc::new(OsVfs), dir.path(), StoreConfig::new(2 << 30), [3; 32]).unwrap();
-        let ids: Vec<ShardId> = shards.iter().map(|shard| ShardId::of(shard)).collect();
-        let begin = Instant::now();
-        runtime.block_on(async {
-            let places = Arc::new(Semaphore::new(16));
-            let mut tasks = tokio::task::JoinSet::new();
-            for (shard, id) in shards.iter().zip(&ids) {
-                let place = Arc::clone(&places).acquire_owned().await.unwrap();
-                let (store, shard, id) = (store.clone(), shard.clone(), *id);
-                tasks.spawn(async move {
-                    let space = store.reserve(shard.len() as u64).unwrap();
-                    store.put_shard(space, id, group(1), shard).await.unwrap();
-                    drop(place);
-                });
-            }
-            while tasks.join_next().await.is_some() {}
-        });
-        let ours = begin.elapsed();
-        let ratio = raw.as_secs_f64() / ours.as_secs_f64();
-        eprintln!("round {round}: raw {raw:?}, store {ours:?}, ratio {ratio:.2}");
-    }
 }
