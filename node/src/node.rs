@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::addresses;
+use crate::chunks::vfs::Vfs;
 use crate::chunks::vfs_os::OsVfs;
 use crate::chunks::{OpenError, QUOTA_MIN, Store, StoreConfig};
 use crate::clock;
@@ -102,10 +103,18 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(config, Arc::new(OsVfs)).await
+    }
+
+    /// As [`Self::start`], with the store on another file system than the system's.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start_on(config: Config, vfs: Arc<dyn Vfs>) -> Result<Self, StartError> {
         let data = config.data_dir.clone();
         private_directory(&data).map_err(|cause| StartError::Directory { path: data.clone(), cause })?;
         let key = identity::load_or_make(&data).map_err(StartError::Identity)?;
-        let store = open_store(&data, config.quota).await?;
+        let store = open_store(&data, config.quota, vfs).await?;
         let boot_epoch = BootEpoch(u64::from_le_bytes(clock::random().map_err(StartError::Random)?));
         let seed = u64::from_le_bytes(clock::random().map_err(StartError::Random)?);
 
@@ -169,7 +178,7 @@ impl Node {
     }
 }
 
-async fn open_store(data: &Path, quota: Option<u64>) -> Result<Store, StartError> {
+async fn open_store(data: &Path, quota: Option<u64>, vfs: Arc<dyn Vfs>) -> Result<Store, StartError> {
     let data = data.to_path_buf();
     let seed = clock::random().map_err(StartError::Random)?;
     let opening = tokio::task::spawn_blocking(move || {
@@ -177,7 +186,7 @@ async fn open_store(data: &Path, quota: Option<u64>) -> Result<Store, StartError
             Some(quota) => quota,
             None => default_quota(&data).map_err(|cause| StartError::Directory { path: data.clone(), cause })?,
         };
-        let opened = Store::open(Arc::new(OsVfs), &data, StoreConfig::new(quota), seed);
+        let opened = Store::open(vfs, &data, StoreConfig::new(quota), seed);
         let (store, report) = opened.map_err(StartError::Store)?;
         tracing::info!(?report, "store opened");
         Ok(store)

@@ -2,6 +2,12 @@
 //! schedules a caller told of success finds its item durable and in the index, and every caller hears something. Its
 //! negative checks show that a wrong order of the commit is found. It never touches a real disk or a real clock.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also outside of a function marked as a test"
+)]
+
 /// The primitives for this copy of the queue: shuttle's.
 mod sync {
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -399,7 +405,6 @@ fn check_pct(model: Model) -> Arc<Seen> {
 /// All of these must have happened.
 fn assert_seen(counters: &[&AtomicUsize]) {
     let counts: Vec<_> = counters.iter().map(|counter| counter.load(Ordering::Relaxed)).collect();
-    println!("seen: {counts:?}");
     assert!(!counts.contains(&0), "something never happened: {counts:?}");
 }
 

@@ -4,12 +4,14 @@
 //! - [`directory`]: who is known, who is dialled, who is asked; from one known peer to all of them.
 //! - [`admission`]: which peer may do what, and how often.
 //! - [`reservations`]: room promised for a minute.
+//! - [`pressure`]: when to come again.
 //! - [`leases`]: whether a lease group counts.
 //! - [`records`]: whether a record follows the one that is kept.
 
 pub mod admission;
 pub mod directory;
 pub mod leases;
+pub mod pressure;
 pub mod records;
 pub mod reservations;
 pub mod time;

@@ -67,7 +67,8 @@ impl SegmentCheck {
         let file = vfs.open(&segment_path(data, number), OpenMode::Read)?;
         // Else the copy in memory is checked, not the disk.
         file.drop_cache();
-        let footer = if sealed { read_footer(file.as_ref(), codec, number, file.length()?).ok().flatten() } else { None };
+        let footer =
+            if sealed { read_footer(file.as_ref(), codec, number, file.length()?).ok().flatten() } else { None };
         let no_footer = sealed && footer.as_ref().is_none_or(|(_, footer_end)| *footer_end != end);
         let table = footer.filter(|_| !no_footer).map(|(entries, _)| entries.into_iter());
         Ok(Self { number, file, table, at: SEGMENT_HEADER_BYTES as u64, end, begun: false, no_footer })

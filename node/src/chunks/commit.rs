@@ -280,8 +280,7 @@ impl Writer {
         let next = number.checked_add(1).ok_or(PutError::IndexFull)?;
         self.next_segment = next;
         let step = self.shared.step.min(self.shared.segment_bytes);
-        let created =
-            Active::create(self.vfs.as_ref(), &self.data, &self.shared.codec, number, self.previous, step);
+        let created = Active::create(self.vfs.as_ref(), &self.data, &self.shared.codec, number, self.previous, step);
         let active = created.map_err(|error| self.note(&error))?;
         self.shared.set_active(Some(number));
         self.shared.index_mut().segments.entry(number);
@@ -388,7 +387,8 @@ impl Writer {
 
     /// Ends the log in good order: with a footer, nothing has to be scanned at the next open.
     pub(crate) fn finish(&mut self) {
-        if let Some(active) = self.active.take().filter(|_| self.failures < FAILURES_MAX && !self.shared.is_detached()) {
+        if let Some(active) = self.active.take().filter(|_| self.failures < FAILURES_MAX && !self.shared.is_detached())
+        {
             let _ = self.seal(&active);
         }
     }

@@ -18,9 +18,9 @@ use super::queue::Queue;
 use super::record::{ALIGN, Codec};
 use super::recovery::{RecoveryReport, io_error, recover};
 use super::segment::{Files, segments_dir};
+use super::shared::{Inner, NO_SEGMENT, NO_SNAPSHOT, Shared};
 use super::space::{ReserveFile, Space};
 use super::vfs::{OpenMode, Vfs, is_no_space};
-use super::shared::{Inner, NO_SEGMENT, NO_SNAPSHOT, Shared};
 use super::{QUOTA_MIN, Store, StoreConfig, snapshot};
 
 /// Most of a segment that is preallocated at a time.

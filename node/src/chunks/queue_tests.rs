@@ -29,7 +29,7 @@ fn batches(rule: BatchRule, sizes: &[u64]) -> Vec<Vec<usize>> {
 /// Serves an open queue on a thread while `pushes` runs, takes one batch and closes.
 fn first_batch(items_max: usize, rule: BatchRule, pushes: impl FnOnce(&Queue<u32>)) -> Vec<u32> {
     let queue = Queue::new(items_max);
-    let (send, receive) = mpsc::channel();
+    let (send, receive) = mpsc::sync_channel(64);
     thread::scope(|scope| {
         let server = scope.spawn(|| queue.serve(&rule, |batch| send.send(batch).unwrap()));
         pushes(&queue);
@@ -157,7 +157,7 @@ fn refuses_with_the_item() {
 #[test]
 fn a_panic_in_commit_closes() {
     let queue = Queue::new(10);
-    let (send, receive) = mpsc::channel::<()>();
+    let (send, receive) = mpsc::sync_channel::<()>(1);
     for _ in 0..3 {
         queue.push(send.clone(), 1).unwrap();
     }

@@ -115,7 +115,8 @@ pub(crate) fn decode(bytes: &[u8], codec: &Codec) -> Option<Index> {
         *count = reader.u64()?;
     }
     let next_sequence = reader.u64()?;
-    let size = counts.iter().zip(SIZES).try_fold(0u64, |sum, (count, size)| sum.checked_add(count.checked_mul(size)?))?;
+    let size =
+        counts.iter().zip(SIZES).try_fold(0u64, |sum, (count, size)| sum.checked_add(count.checked_mul(size)?))?;
     if size != reader.0.len() as u64 {
         return None;
     }

@@ -264,7 +264,8 @@ mod tests {
         let vfs = MemVfs::default();
         vfs.set_capacity(Some(10_000));
         let file = vfs.open(Path::new("/d/reserve"), OpenMode::Create).unwrap();
-        let space = Space::new(Arc::new(vfs.clone()), PathBuf::from("/d"), 1 << 20, 0, ReserveFile { file, bytes: 4000 });
+        let space =
+            Space::new(Arc::new(vfs.clone()), PathBuf::from("/d"), 1 << 20, 0, ReserveFile { file, bytes: 4000 });
         assert_eq!((space.reserve_missing(), space.usage().free), (4000, 6000));
         space.fill_reserve().unwrap();
         assert_eq!((space.reserve_missing(), space.usage().free), (0, 6000));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use shoal_engine::admission::{Admission, Denial, Operation};
 use shoal_engine::directory::Directory;
+use shoal_engine::pressure::retry_after_ms;
 use shoal_engine::reservations::Reservations;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::signed::Statement;
@@ -21,6 +22,9 @@ use crate::clock;
 
 /// Shards received at a time: 32 buffers of at most 4 MiB.
 const BUFFERS: usize = 32;
+/// Requests that may wait for the disk at a time: fewer than are answered at a time, so that a slow disk never keeps
+/// the node from answering those that need none.
+const REQUESTS: usize = 128;
 /// Shards and records read at a time.
 const READERS: usize = 32;
 /// Keys over which writes of records and groups are spread: two writes of one key never run at a time.
@@ -61,7 +65,8 @@ pub(crate) struct Context {
     engine: Mutex<Engine>,
     own_record: Mutex<Signed>,
     addresses: Mutex<Vec<String>>,
-    buffers: Semaphore,
+    buffers: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     readers: Arc<Semaphore>,
     /// One permit a transfer under way; as many as there may be lanes, so taking one never waits.
     transfers: Semaphore,
@@ -110,7 +115,8 @@ impl Context {
             engine: Mutex::new(engine),
             own_record: Mutex::new(own_record),
             addresses: Mutex::new(addresses),
-            buffers: Semaphore::new(BUFFERS),
+            buffers: Arc::new(Semaphore::new(BUFFERS)),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
             readers: Arc::new(Semaphore::new(READERS)),
             transfers: Semaphore::new(INBOUND_LANES_MAX),
             stopping: watch::Sender::new(false),
@@ -139,8 +145,19 @@ impl Context {
         self.domain.clone()
     }
 
-    pub(super) const fn buffers(&self) -> &Semaphore {
-        &self.buffers
+    pub(super) fn buffers(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.buffers)
+    }
+
+    /// Places for requests that wait for the disk.
+    pub(super) fn requests(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.requests)
+    }
+
+    /// When somebody who is told BUSY may come again, milliseconds.
+    pub(super) fn retry_after_ms(&self) -> u32 {
+        let free = self.buffers.available_permits().min(self.requests.available_permits());
+        retry_after_ms(BUFFERS.saturating_sub(free), BUFFERS)
     }
 
     pub(super) fn readers(&self) -> Arc<Semaphore> {

@@ -2,6 +2,7 @@
 //! typed refusal where it cannot do what was asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_engine::admission::{Denial, Operation};
@@ -15,6 +16,9 @@ use shoal_swarm::InboundRequest;
 
 use super::{Context, receive, send};
 use crate::clock;
+
+/// How long a request waits for the disk before it is told BUSY; what it asked for may still be done.
+const DISK_WAIT: Duration = Duration::from_secs(5);
 
 /// Answers one request. It runs on a task of its own; the answer of one that nobody waits for any more is let go.
 pub(crate) async fn serve(context: Arc<Context>, inbound: InboundRequest) {
@@ -59,13 +63,22 @@ async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Respo
             let (records, more) = context.engine().directory.locate(&nodes, clock::wall());
             Ok(Response::Peers { records, more })
         }
-        Request::Reserve(reserve) => make_room(context, peer, reserve).await,
-        Request::Stat { shards } => stat(context, shards).await,
+        Request::Reserve(reserve) => within_bounds(context, make_room(context, peer, reserve)).await,
+        Request::Stat { shards } => within_bounds(context, stat(context, shards)).await,
         Request::Audit(_) => Err(Refusal::Unsupported),
-        Request::PutRecord(put) => put_record(context, put).await,
-        Request::GetRecord { key, back } => get_record(context, key, back).await,
+        Request::PutRecord(put) => within_bounds(context, put_record(context, put)).await,
+        Request::GetRecord { key, back } => within_bounds(context, get_record(context, key, back)).await,
     };
-    done.unwrap_or_else(Response::refused)
+    done.unwrap_or_else(|reason| {
+        let retry_after_ms = if reason == Refusal::Busy { context.retry_after_ms() } else { 0 };
+        Response::Refused { reason, retry_after_ms }
+    })
+}
+
+/// Waits for an answer that needs the disk: only so many at a time, and not for ever.
+async fn within_bounds<T>(context: &Context, answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let _place = context.requests().try_acquire_owned().map_err(|_| Refusal::Busy)?;
+    tokio::time::timeout(DISK_WAIT, answer).await.map_err(|_| Refusal::Busy)?
 }
 
 fn greet(context: &Context, peer: NodeId, hello: Hello) -> Response {

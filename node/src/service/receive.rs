@@ -9,6 +9,7 @@ use shoal_protocol::limits::SHARD_MAX;
 use shoal_protocol::receipt::{Receipt, RefusalStatement};
 use shoal_protocol::{BootEpoch, NodeId, Nonce, Refusal, ReservationId, ShardId, Signed};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Context;
 use super::context::Place;
@@ -18,8 +19,9 @@ use crate::clock;
 
 /// How long a STORE waits for a buffer before it is told BUSY.
 const BUFFER_WAIT: Duration = Duration::from_secs(5);
-/// When a busy node may be asked again, milliseconds.
-const RETRY_MS: u32 = 500;
+/// How long a STORE whose bytes are here waits for the disk before it is told BUSY; they may still be kept. Less than the silence after which a
+/// client gives up.
+const DISK_WAIT: Duration = Duration::from_secs(10);
 
 /// What the header asked for.
 pub(super) struct Wanted {
@@ -42,7 +44,7 @@ pub(super) async fn store<S: AsyncRead + AsyncWrite + Unpin>(
     if let Err(reason) = context.check_place(peer, wanted.reservation, wanted.boot_epoch) {
         return refuse_early(context, io, nonce, reason).await;
     }
-    let Ok(Ok(_permit)) = tokio::time::timeout(BUFFER_WAIT, context.buffers().acquire()).await else {
+    let Ok(Ok(buffer)) = tokio::time::timeout(BUFFER_WAIT, context.buffers().acquire_owned()).await else {
         return refuse_early(context, io, nonce, Refusal::Busy).await;
     };
     // Only now: a STORE that was told BUSY keeps its place.
@@ -59,7 +61,7 @@ pub(super) async fn store<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let result = match received {
         Received::Whole(payload, trailer) if payload.len() == trailer.length as usize => {
-            keep(context, place, trailer.shard, payload, nonce).await
+            keep(context, place, trailer.shard, payload, nonce, buffer).await
         }
         Received::Whole(..) => Err(Refusal::Mismatch),
         Received::Aborted => Err(Refusal::Cancelled),
@@ -107,11 +109,20 @@ async fn keep(
     shard: ShardId,
     payload: Bytes,
     nonce: Nonce,
+    buffer: OwnedSemaphorePermit,
 ) -> Result<Signed, Refusal> {
     let Place { space, group, expires, .. } = place;
     // At most SHARD_MAX.
     let length = u32::try_from(payload.len()).map_err(|_| Refusal::TooLarge)?;
-    context.store().put_shard(space, shard, group, payload).await.map_err(|error| put_refusal(&error))?;
+    let store = context.store().clone();
+    // On a task of its own: the buffer is taken until the bytes are on disk, also if nobody waits for that any more.
+    let kept = tokio::spawn(async move {
+        let kept = store.put_shard(space, shard, group, payload).await;
+        drop(buffer);
+        kept
+    });
+    let kept = tokio::time::timeout(DISK_WAIT, kept).await.map_err(|_| Refusal::Busy)?;
+    kept.map_err(|_| Refusal::Stopping)?.map_err(|error| put_refusal(&error))?;
     let receipt =
         Receipt { shard, length, group, expires, boot_epoch: context.boot_epoch(), nonce, time: clock::wall() };
     Ok(context.sign(&receipt))
@@ -167,7 +178,7 @@ async fn reply<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(receipt) => StoreReply::Kept(receipt),
         Err(reason) => {
             tracing::debug!(%reason, "store refused");
-            let retry_after_ms = if reason == Refusal::Busy { RETRY_MS } else { 0 };
+            let retry_after_ms = if reason == Refusal::Busy { context.retry_after_ms() } else { 0 };
             let boot_epoch = context.boot_epoch();
             let statement = RefusalStatement { reason, retry_after_ms, boot_epoch, nonce, time: clock::wall() };
             StoreReply::Refused(context.sign(&statement))

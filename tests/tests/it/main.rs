@@ -3,4 +3,5 @@
 mod faults;
 mod kills;
 mod memory_loop;
+mod mutations;
 mod processes;

@@ -218,13 +218,7 @@ impl Index {
 
     /// Takes in a copy that compaction made of a record whose effect is here already: only its place is new, and only
     /// if it was the place given in `from`.
-    pub(crate) fn relocate(
-        &mut self,
-        entry: &Entry,
-        segment: u32,
-        from: Option<(u32, u64)>,
-        same: SameKey<'_>,
-    ) {
+    pub(crate) fn relocate(&mut self, entry: &Entry, segment: u32, from: Option<(u32, u64)>, same: SameKey<'_>) {
         self.segments.note(segment, entry);
         let moved = |segment, offset| from.is_none_or(|from| from == (segment, offset));
         let unit = u32::try_from(entry.offset / ALIGN).unwrap_or(u32::MAX);

@@ -14,9 +14,8 @@ pub(crate) type Prefix = [u8; 16];
 const PARTS: usize = 16;
 /// Where each part begins in the space of the last two bytes of a prefix: 65536 x sum of 2^(i/16) for i below it, as a
 /// share of the sum over all sixteen.
-const STARTS: [u16; PARTS] = [
-    0, 2902, 5932, 9096, 12400, 15850, 19454, 23216, 27146, 31249, 35534, 40009, 44682, 49562, 54658, 59979,
-];
+const STARTS: [u16; PARTS] =
+    [0, 2902, 5932, 9096, 12400, 15850, 19454, 23216, 27146, 31249, 35534, 40009, 44682, 49562, 54658, 59979];
 
 /// The map.
 #[derive(Debug)]

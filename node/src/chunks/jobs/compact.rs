@@ -267,6 +267,18 @@ impl Draft {
     /// A record without a payload.
     pub(crate) fn mark(kind: Kind, key: [u8; 32], group: [u8; 32]) -> Self {
         let (payload, outboard) = (Bytes::new(), Vec::new());
-        Self { kind, key, group, number: 0, payload, outboard, crc: 0, rotted: None, at: None, sequence: None, lapsed: None }
+        Self {
+            kind,
+            key,
+            group,
+            number: 0,
+            payload,
+            outboard,
+            crc: 0,
+            rotted: None,
+            at: None,
+            sequence: None,
+            lapsed: None,
+        }
     }
 }

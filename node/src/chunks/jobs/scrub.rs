@@ -203,7 +203,8 @@ impl Scrubber {
     fn end(&mut self, room: &Room, wall_ms: u64) -> io::Result<()> {
         self.pass = None;
         self.ended_ms = wall_ms;
-        let mut repaired = identity::repair(room.vfs.as_ref(), &room.data, &room.shared.key).map_err(io::Error::other)?;
+        let mut repaired =
+            identity::repair(room.vfs.as_ref(), &room.data, &room.shared.key).map_err(io::Error::other)?;
         if snapshot::is_whole(room.vfs.as_ref(), &room.data, &room.shared.codec) == Some(false) {
             snapshot::take(room.vfs.as_ref(), &room.data, &room.shared)?;
             repaired = repaired.saturating_add(1);

@@ -26,12 +26,29 @@ const SWEEP: u64 = 2000;
 #[derive(Clone, Copy, Debug)]
 enum Action {
     /// Puts of these shards for a group, in one batch.
-    Put { first: u64, count: u64, group: u8 },
-    Ref { shard: u64, group: u8 },
-    Drop { shard: u64, group: u8 },
-    Tombstone { shard: u64 },
-    Group { group: u8, lapses: bool },
-    Record { key: u8 },
+    Put {
+        first: u64,
+        count: u64,
+        group: u8,
+    },
+    Ref {
+        shard: u64,
+        group: u8,
+    },
+    Drop {
+        shard: u64,
+        group: u8,
+    },
+    Tombstone {
+        shard: u64,
+    },
+    Group {
+        group: u8,
+        lapses: bool,
+    },
+    Record {
+        key: u8,
+    },
     Compact,
     Expire,
     Scrub,
@@ -309,7 +326,8 @@ fn crash_everywhere(world: World, seed: u64, further: usize) -> usize {
     let count = points.len();
     for (number, CrashPoint { disk, operation }) in points.into_iter().enumerate() {
         // What had been promised before this change began.
-        let promised = history.iter().rev().find(|(points, _)| *points <= number).map(|(_, promised)| promised).unwrap();
+        let promised =
+            history.iter().rev().find(|(points, _)| *points <= number).map(|(_, promised)| promised).unwrap();
         let what = format!("seed {seed}, cut before change {number}, {operation:?}");
         let mut random = Random::new(seed.wrapping_mul(1_000_003) ^ number as u64);
         disk.crash(random.next_u64());

@@ -118,7 +118,6 @@ pub(super) fn set_first_segment(vfs: &MemVfs, bytes: &[u8]) {
     vfs.set_contents(&segment_path(data(), 0), bytes);
 }
 
-
 /// Ends a store as `kill -9` does: nothing is sealed or saved, and the system's memory of the disk lives on.
 pub(super) fn kill(store: Store, vfs: &MemVfs) {
     vfs.cut_power_after(0);

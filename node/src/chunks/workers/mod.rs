@@ -305,7 +305,7 @@ mod tests {
     use super::*;
     use serde::de::IntoDeserializer;
     use serde::de::value::StrDeserializer;
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::sync::{MutexGuard, OnceLock};
     use std::thread::sleep;
     use std::time::Instant;
@@ -321,7 +321,7 @@ mod tests {
         fail: bool,
         panic: bool,
         /// Each step says that it began, then waits to be let go.
-        gate: Option<(Sender<()>, Receiver<()>)>,
+        gate: Option<(SyncSender<()>, Receiver<()>)>,
         hook: Option<Box<dyn FnMut() + Send>>,
         calls: Vec<String>,
         steps: u64,
@@ -410,9 +410,9 @@ mod tests {
     }
 
     /// A script whose steps wait at a gate, with the test's ends of it.
-    fn gated(left: u64) -> (Script, Receiver<()>, Sender<()>) {
-        let (began, at_gate) = channel();
-        let (go, let_go) = channel();
+    fn gated(left: u64) -> (Script, Receiver<()>, SyncSender<()>) {
+        let (began, at_gate) = sync_channel(64);
+        let (go, let_go) = sync_channel(64);
         (Script { left, gate: Some((began, let_go)), ..Script::default() }, at_gate, go)
     }
 
@@ -613,7 +613,7 @@ mod tests {
     #[test]
     fn a_job_may_use_the_handle() {
         let handle: Arc<OnceLock<Workers>> = Arc::default();
-        let (told, heard) = channel();
+        let (told, heard) = sync_channel(64);
         let theirs = Arc::clone(&handle);
         let hook = Box::new(move || {
             let workers = theirs.get().unwrap();

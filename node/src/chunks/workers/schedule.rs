@@ -352,7 +352,13 @@ impl Schedule {
     }
 
     /// The status of `job` at `now`, completed by its name and progress, which the schedule does not know.
-    pub(super) fn status(&self, job: usize, now: Duration, name: String, progress: Progress<String>) -> Option<WorkerStatus> {
+    pub(super) fn status(
+        &self,
+        job: usize,
+        now: Duration,
+        name: String,
+        progress: Progress<String>,
+    ) -> Option<WorkerStatus> {
         let slot = self.slots.get(job)?;
         Some(WorkerStatus {
             name,

@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
+mod stalled;
+
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
@@ -38,7 +41,11 @@ fn now() -> UnixMillis {
 }
 
 async fn node(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Node {
-    let config = Config {
+    Node::start(config(data, allow, bootstrap)).await.unwrap()
+}
+
+fn config(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Config {
+    Config {
         data_dir: data.to_path_buf(),
         listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
         bootstrap,
@@ -47,8 +54,7 @@ async fn node(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Node {
         allow,
         open: false,
         domain: Some("cellar".into()),
-    };
-    Node::start(config).await.unwrap()
+    }
 }
 
 /// A visitor that speaks the wire by hand.
@@ -370,4 +376,51 @@ async fn knows(visitor: &Visitor, count: usize) {
         assert!(begun.elapsed() < Duration::from_secs(15), "{} of {count} after 15 s", records.len());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Refused with BUSY and a time to come again.
+fn is_busy(response: &Response) -> bool {
+    matches!(response, Response::Refused { reason: Refusal::Busy, retry_after_ms } if *retry_after_ms >= 500)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_stalls_makes_the_node_busy_and_never_deaf() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = stalled::StalledVfs::default();
+    let node = Node::start_on(config(place.path(), vec![visitor_id()], vec![]), Arc::new(disk.clone())).await.unwrap();
+    let visitor = Visitor::connect(&node).await;
+    let bytes = vec![5; 10_000];
+    let id = ShardId::of(&bytes);
+    let reservation = visitor.reserve(10_000).await;
+    let mut lane = visitor.lane().await;
+    disk.stall();
+
+    // What needs the disk waits, and is told to come again: a shard, a statement, a record.
+    let header = Header::Store { reservation, boot_epoch: visitor.epoch, nonce: Nonce::from_bytes([7; 16]) };
+    let stored = store(&mut lane, &header, &bytes, id);
+    let reserve = Reserve { boot_epoch: visitor.epoch, group: group(2, 60_000), lengths: vec![10_000], voucher: None };
+    let reserved = visitor.ask(Request::Reserve(reserve.clone()));
+    let record = record(1, None, 1);
+    let recorded = visitor.ask(put_record(&visitor, record));
+    // What needs none is answered at once meanwhile.
+    let others = async {
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let answer = visitor.ask(Request::Peers { after: None }).await;
+            assert!(matches!(answer, Response::Peers { .. }) && begun.elapsed() < Duration::from_secs(2), "{answer:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (stored, reserved, recorded, ()) = tokio::join!(stored, reserved, recorded, others);
+    let StoreReply::Refused(signed) = &stored else { panic!("{stored:?}") };
+    let refused = signed.verify_by::<RefusalStatement>(&node.id().into(), &network()).unwrap();
+    assert!(refused.reason == Refusal::Busy && refused.retry_after_ms >= 500, "{refused:?}");
+    assert!(is_busy(&reserved) && is_busy(&recorded), "{reserved:?} {recorded:?}");
+
+    disk.go_on();
+    let reserved = visitor.ask(Request::Reserve(reserve)).await;
+    let Response::Reserved(Reserved { ids, .. }) = reserved else { panic!("{reserved:?}") };
+    let header = Header::Store { reservation: ids[0], boot_epoch: visitor.epoch, nonce: Nonce::from_bytes([8; 16]) };
+    assert!(matches!(store(&mut lane, &header, &bytes, id).await, StoreReply::Kept(_)), "the lane goes on");
+    node.shutdown().await;
 }
