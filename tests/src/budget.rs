@@ -47,3 +47,5 @@ pub const SUBSETS_8_8: Budget = Budget { name: "subsets of dead nodes for 8+8", 
 pub const KILLS: Budget = Budget { name: "kill -9 under load", quick: 40, long: 1_000 };
 /// Bytes of the sparse file.
 pub const SPARSE_BYTES: Budget = Budget { name: "bytes of a sparse file", quick: 256 << 20, long: 1 << 30 };
+/// Times a small disk is filled and freed.
+pub const FULL_DISK_CYCLES: Budget = Budget { name: "cycles of a full disk", quick: 100, long: 300 };

@@ -14,7 +14,7 @@ use super::commit::{BATCH, QUEUE_RECORDS, Writer};
 use super::error::OpenError;
 use super::identity;
 use super::jobs::Room;
-use super::queue::Queue;
+use super::queue::{BatchRule, Queue};
 use super::record::{ALIGN, Codec};
 use super::recovery::{RecoveryReport, io_error, recover};
 use super::segment::{Files, segments_dir};
@@ -123,7 +123,9 @@ pub(super) fn open(
 
 /// The life of the writer thread: batches until the queue is closed, then what makes the next open quick.
 fn serve(mut writer: Writer, queue: &Queue<super::commit::Request>) {
-    queue.serve(&BATCH, |requests| writer.serve(requests));
+    // No batch fills more than a segment, or the segments would be larger than the reserve has room for.
+    let rule = BatchRule { bytes: BATCH.bytes.min(writer.shared.segment_bytes), ..BATCH };
+    queue.serve(&rule, |requests| writer.serve(requests));
     writer.finish();
     if let Err(error) = snapshot::take(writer.vfs.as_ref(), &writer.data, &writer.shared) {
         tracing::warn!(%error, "the index was not saved; the next start reads the log");

@@ -21,10 +21,10 @@ use super::{
 
 /// Mean shard size below which the index, not the quota, is the bound: 2 bytes of memory per KiB of quota.
 const SHARD_MEAN_MIN: u64 = 16 * 1024;
-/// Smallest segment: a batch of the writer.
-const SEGMENT_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// Segments of a full store, at least, if they are not smaller than a batch: the reserve then has room for the half of
-/// one, and compaction can begin on a full disk.
+/// Smallest segment: the smallest reserve.
+const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
+/// Segments of a full store, at least: the reserve then has room for the half of one that compaction copies, so that it
+/// can begin on a full disk.
 const SEGMENTS_MIN: u64 = 64;
 /// How long what no group holds any more is kept.
 const TRASH_MS: u64 = 7 * 24 * 3600 * 1000;

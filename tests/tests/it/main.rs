@@ -1,6 +1,7 @@
 //! The suites that need more than one crate: one binary, one module a subject.
 
 mod faults;
+mod full_disk;
 mod kills;
 mod memory_loop;
 mod mutations;

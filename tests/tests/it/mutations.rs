@@ -23,7 +23,11 @@ const MUTATIONS: [Mutation; 11] = [
     },
     Mutation {
         step: "the MAC of a header",
-        edits: &[("record.rs", "RECORD_MAGIC[..] || !same(&bytes[112..], &self.mac(&bytes[..112]))", "RECORD_MAGIC[..]")],
+        edits: &[(
+            "record.rs",
+            "RECORD_MAGIC[..] || !same(&bytes[112..], &self.mac(&bytes[..112]))",
+            "RECORD_MAGIC[..]",
+        )],
     },
     Mutation {
         step: "the check for misdirected writes",
@@ -57,7 +61,11 @@ const MUTATIONS: [Mutation; 11] = [
     },
     Mutation {
         step: "writing the last batch again at open",
-        edits: &[("recovery.rs", "        write_at(file, &bytes, start).map_err(io_error(\"write\", path))", "        Ok(())")],
+        edits: &[(
+            "recovery.rs",
+            "        write_at(file, &bytes, start).map_err(io_error(\"write\", path))",
+            "        Ok(())",
+        )],
     },
     Mutation {
         step: "keeping tombstones that still bury something",

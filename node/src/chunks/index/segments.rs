@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use super::super::record::{Entry, Kind, SEGMENT_HEADER_BYTES};
 
+/// Room a copy may take beyond its records: a segment that has to be begun for it, in whole disk blocks.
+const COPY_SLACK: u64 = 64 * 1024;
+
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentUse {
@@ -125,7 +128,8 @@ impl Segments {
         let mut best: Option<(bool, u64, u32)> = None;
         for (number, segment) in self.iter() {
             let follows_unsealed = !std::mem::replace(&mut before_sealed, segment.sealed);
-            if Some(number) == active || follows_unsealed || segment.live > room {
+            let copies = segment.live.saturating_add(segment.marks).saturating_add(COPY_SLACK);
+            if Some(number) == active || follows_unsealed || (segment.live > 0 && copies > room) {
                 continue;
             }
             let alive = segment.live.saturating_add(self.marks_needed(number, segment, oldest));
@@ -176,7 +180,7 @@ mod tests {
     fn the_least_used_goes_first_and_damage_before_that() {
         let list = [(0, 900, true, false), (1, 300, true, false), (2, 200, true, false), (3, 0, false, false)];
         assert_eq!(segments(&list).candidate(Some(3), 50, 1 << 30), Some(2));
-        assert_eq!(segments(&list).candidate(Some(3), 50, 100), None, "there is no room for a copy");
+        assert_eq!(segments(&list).candidate(Some(3), 50, 65_000), None, "there is no room for a copy");
         assert_eq!(segments(&list).candidate(Some(3), 20, 1 << 30), None);
         let list = [(0, 900, true, true), (1, 300, true, false), (3, 0, false, false)];
         assert_eq!(segments(&list).candidate(Some(3), 50, 1 << 30), Some(0));

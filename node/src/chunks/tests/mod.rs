@@ -1,6 +1,7 @@
 //! The store as a whole on a simulated disk: what its suites share. Each suite says in its header what it proves.
 
 mod crash;
+mod formats;
 mod store;
 
 use std::io::Read;
