@@ -222,7 +222,9 @@ impl MemoryNode {
                 Some(record) => Response::Record { record: record.clone(), more: false },
                 None => return Err(TransferError::refused(Refusal::NotFound)),
             },
-            Request::Locate { .. } | Request::Audit(_) => return Err(TransferError::refused(Refusal::Unsupported)),
+            Request::Locate { .. } | Request::Audit(_) | Request::Losses { .. } => {
+                return Err(TransferError::refused(Refusal::Unsupported));
+            }
         })
     }
 

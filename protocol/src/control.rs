@@ -130,6 +130,16 @@ pub enum Request {
         #[n(1)]
         back: u8,
     },
+    /// Which shards you lost, from the first one after `after` in id order.
+    #[n(10)]
+    Losses {
+        /// Where the page before ended; absent for the first.
+        #[n(0)]
+        after: Option<ShardId>,
+        /// Echoed in the statement.
+        #[n(1)]
+        nonce: Nonce,
+    },
 }
 
 /// A promise of room.
@@ -227,6 +237,16 @@ pub enum Response {
         #[n(1)]
         retry_after_ms: u32,
     },
+    /// To LOSSES.
+    #[n(9)]
+    Losses {
+        /// A signed [`crate::loss::LossStatement`].
+        #[n(0)]
+        statement: Signed,
+        /// Whether there are more after the last of these.
+        #[n(1)]
+        more: bool,
+    },
 }
 
 impl Hello {
@@ -250,6 +270,7 @@ impl Bounded for Request {
             Self::Audit(audit) => audit.check(),
             Self::PutRecord(put) => ensure(put.record.to_bytes().len() <= RECORD_MAX, "record length"),
             Self::GetRecord { back, .. } => ensure(*back <= 1, "age of a record"),
+            Self::Losses { .. } => Ok(()),
         }
     }
 }
@@ -265,6 +286,7 @@ impl Bounded for Response {
             | Self::RecordKept { .. }
             | Self::Conflict { .. }
             | Self::Record { .. }
+            | Self::Losses { .. }
             | Self::Refused { .. } => Ok(()),
         }
     }
@@ -297,6 +319,7 @@ impl Request {
             Self::Audit(_) => "audit",
             Self::PutRecord(_) => "put_record",
             Self::GetRecord { .. } => "get_record",
+            Self::Losses { .. } => "losses",
         }
     }
 }

@@ -7,7 +7,7 @@
 //! - [`network`]: which group two machines belong to; part of every protocol name and every signature.
 //! - [`lane`]: the frames of the shard lane; [`control`]: the messages of the control lane.
 //! - [`signed`]: the one envelope for everything that carries a signature.
-//! - [`receipt`], [`group`], [`peer_record`], [`audit`]: what is signed by nodes, owners and auditors.
+//! - [`receipt`], [`loss`], [`group`], [`peer_record`], [`audit`]: what is signed by nodes, owners and auditors.
 //! - [`page`], [`record`], [`capability`]: how a file describes itself to those who hold a key.
 //! - [`refusal`]: one word per kind of "no", shared by wire, log, metric and command line.
 
@@ -22,6 +22,7 @@ pub mod lane;
 pub mod layout;
 pub mod limits;
 pub mod link;
+pub mod loss;
 pub mod network;
 pub mod page;
 pub mod peer_record;

@@ -58,6 +58,8 @@ pub const RESERVE_MAX: usize = 64;
 pub const RESERVATION_MS: u64 = 60_000;
 /// Most shard ids in one STAT.
 pub const STAT_MAX: usize = 256;
+/// Losses of a page.
+pub const LOSSES_PAGE_MAX: usize = 256;
 /// Most slices of one AUDIT: 32 slices with their paths fit a control frame, 64 do not.
 pub const AUDIT_SLICES_MAX: usize = 32;
 /// Most ranges of one RETRIEVE.

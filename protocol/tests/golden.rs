@@ -188,6 +188,8 @@ fn signed_statements() {
             signed("voucher", voucher(), 6),
             message("receipt payload", receipt(), 512),
             signed("receipt", receipt(), 4),
+            message("loss statement payload", losses(), 16 * 1024),
+            signed("loss statement", losses(), 4),
             message("refusal payload", refusal(), 256),
             signed("refusal", refusal(), 4),
             message("serve statement payload", serve(), 4096),
@@ -232,6 +234,8 @@ fn control_requests() {
             request("put record", Request::PutRecord(put(None))),
             request("put record with a voucher", Request::PutRecord(put(Some(voucher)))),
             request("get record", Request::GetRecord { key, back: 1 }),
+            request("losses, first page", Request::Losses { after: None, nonce: NONCE }),
+            request("losses, next page", Request::Losses { after: Some(shard(1)), nonce: NONCE }),
         ],
     );
 }
@@ -256,6 +260,10 @@ fn control_responses() {
             response("record kept", Response::RecordKept { receipt }),
             response("conflict", Response::Conflict { held: record.clone() }),
             response("record", Response::Record { record, more: false }),
+            response(
+                "losses",
+                Response::Losses { statement: Signed::seal(&losses(), &signer(4), &network()), more: true },
+            ),
             response("refused", Response::Refused { reason: Refusal::Busy, retry_after_ms: 250 }),
         ],
     );

@@ -17,6 +17,7 @@ use shoal_protocol::group::{Group, Voucher};
 use shoal_protocol::lane::{
     DataWord, DeliveryReply, Header, RetrieveTrailer, StoreReply, StoreTrailer, message_length,
 };
+use shoal_protocol::loss::LossStatement;
 use shoal_protocol::page::{Page, PageRef, ReadSection, is_safe_path};
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::{DeliveryReceipt, Receipt, RefusalStatement, ServeStatement};
@@ -42,7 +43,7 @@ fn again<T: Message>(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Every CBOR decoder there is.
-const DECODERS: [(&str, Decoder); 21] = [
+const DECODERS: [(&str, Decoder); 22] = [
     ("request", again::<Request>),
     ("response", again::<Response>),
     ("lane header", again::<Header>),
@@ -55,6 +56,7 @@ const DECODERS: [(&str, Decoder); 21] = [
     ("group", again::<Group>),
     ("voucher", again::<Voucher>),
     ("receipt", again::<Receipt>),
+    ("loss statement", again::<LossStatement>),
     ("refusal", again::<RefusalStatement>),
     ("serve statement", again::<ServeStatement>),
     ("delivery receipt", again::<DeliveryReceipt>),
@@ -113,6 +115,7 @@ round_trips! {
     groups = arbitrary::group();
     vouchers = arbitrary::voucher();
     receipts = arbitrary::receipt();
+    loss_statements = arbitrary::losses();
     refusals = arbitrary::refusal();
     serve_statements = arbitrary::serve();
     delivery_receipts = arbitrary::delivery();
@@ -236,11 +239,12 @@ fn only_fits<T: Statement + PartialEq + std::fmt::Debug>(good: &T, altered: &[T]
         assert!(transplant(&envelope, other).verify::<T>(&network()).is_err(), "alteration {at} of {good:?}");
     }
     assert!(transplant(&envelope, good).verify::<T>(&network()).is_ok(), "a transplant of the same is the same");
-    let kinds: [(&str, Fits); 9] = [
+    let kinds: [(&str, Fits); 10] = [
         (PeerRecord::CONTEXT, is_context::<PeerRecord>),
         (Group::CONTEXT, is_context::<Group>),
         (Voucher::CONTEXT, is_context::<Voucher>),
         (Receipt::CONTEXT, is_context::<Receipt>),
+        (LossStatement::CONTEXT, is_context::<LossStatement>),
         (RefusalStatement::CONTEXT, is_context::<RefusalStatement>),
         (ServeStatement::CONTEXT, is_context::<ServeStatement>),
         (DeliveryReceipt::CONTEXT, is_context::<DeliveryReceipt>),
@@ -288,6 +292,15 @@ fn node_statements_bind_every_field() {
             ServeStatement { boot_epoch: epoch, ..serve() },
             ServeStatement { nonce, ..serve() },
             ServeStatement { time: later, ..serve() },
+        ],
+    );
+    only_fits(
+        &losses(),
+        &[
+            LossStatement { losses: losses().losses[..1].to_vec(), ..losses() },
+            LossStatement { boot_epoch: epoch, ..losses() },
+            LossStatement { nonce, ..losses() },
+            LossStatement { time: later, ..losses() },
         ],
     );
     only_fits(

@@ -1,6 +1,6 @@
 //! The handle of a store: what the rest of the node calls. It never writes by itself; the writer thread does.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::{Bound, ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -314,11 +314,14 @@ impl Store {
         self.inner.shared.index().shards()
     }
 
-    /// Shards found damaged here and not stored again since, with the time they were found, in the order of their ids.
+    /// Up to `most` shards found damaged here and not stored again since, with the time they were found, in the order of
+    /// their ids from the first one after `after`.
     #[must_use]
-    pub fn losses(&self) -> Vec<(ShardId, UnixMillis)> {
+    pub fn losses(&self, after: Option<ShardId>, most: usize) -> Vec<(ShardId, UnixMillis)> {
         let index = self.inner.shared.index();
-        index.losses.iter().map(|(key, found)| (ShardId::from_bytes(*key), UnixMillis(*found))).collect()
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after.as_bytes()));
+        let losses = index.losses.range((from, Bound::Unbounded)).take(most);
+        losses.map(|(key, found)| (ShardId::from_bytes(*key), UnixMillis(*found))).collect()
     }
 
     /// Ends the background jobs, finishes what is queued, ends the writer thread, saves the index and unlocks the

@@ -6,7 +6,7 @@
 //! | `watch` | every 5 s; directories every 60 s | none | nothing |
 //! | `compact` | every 60 s, and until no segment has less than half in use | as long as the step | the segment under way |
 //! | `expire` | every 60 s, if anything lapsed | as long as the step | the sweep |
-//! | `scrub` | a pass every 25 to 35 days | four times the step | the segment under way |
+//! | `scrub` | every 5 s for what readers found; a pass every 25 to 35 days | four times the step | the segment under way |
 //! | `snapshot` | every 10 min, after 100,000 records | none | nothing |
 
 use std::io;
@@ -33,6 +33,8 @@ const SPACE_EVERY: Duration = Duration::from_secs(5);
 const DIRECTORIES_EVERY: u64 = 12;
 /// How often the other jobs look whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often the scrub looks for shards that readers found damaged.
+const SUSPECTS_EVERY: Duration = Duration::from_secs(5);
 /// How long a job waits after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// How often a snapshot is considered.
@@ -301,7 +303,7 @@ impl Worker for Scrub {
         let moved_on = was_under_way && self.job.segment() != self.saved;
         match if moved_on { self.save().and(stepped) } else { stepped } {
             Ok(Stepped::Busy) => Step::Busy,
-            Ok(Stepped::Idle) => Step::Idle { again: LOOK_EVERY },
+            Ok(Stepped::Idle) => Step::Idle { again: SUSPECTS_EVERY },
             Err(error) => failed(&error),
         }
     }

@@ -9,9 +9,10 @@ use shoal_engine::admission::{Denial, Operation};
 use shoal_engine::leases::{self, Lease, LeaseDecision};
 use shoal_engine::records::{self, RecordDecision};
 use shoal_protocol::control::{Held, Hello, PROTOCOL_VERSION, PutRecord, Request, Reserve, Reserved, Response};
-use shoal_protocol::limits::{RECORD_MAX, RESERVATION_MS};
+use shoal_protocol::limits::{LOSSES_PAGE_MAX, RECORD_MAX, RESERVATION_MS};
+use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::receipt::Receipt;
-use shoal_protocol::{NodeId, RecordKey, Refusal, ShardId, Signed};
+use shoal_protocol::{NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
 use shoal_swarm::InboundRequest;
 
 use super::{Context, receive, send};
@@ -67,6 +68,7 @@ async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Respo
         Request::Stat { shards } => within_bounds(context, stat(context, shards)).await,
         Request::Audit(_) => Err(Refusal::Unsupported),
         Request::PutRecord(put) => within_bounds(context, put_record(context, put)).await,
+        Request::Losses { after, nonce } => Ok(losses(context, after, nonce)),
         Request::GetRecord { key, back } => within_bounds(context, get_record(context, key, back)).await,
     };
     done.unwrap_or_else(|reason| {
@@ -168,6 +170,20 @@ async fn get_record(context: &Arc<Context>, key: RecordKey, back: u8) -> Result<
     let (_, record) = newest(context, key, back).await?.ok_or(Refusal::NotFound)?;
     let more = back == 0 && newest(context, key, 1).await?.is_some();
     Ok(Response::Record { record, more })
+}
+
+/// One page of the shards this node lost. It reads no disk.
+fn losses(context: &Context, after: Option<ShardId>, nonce: Nonce) -> Response {
+    let mut losses: Vec<Loss> = context
+        .store()
+        .losses(after, LOSSES_PAGE_MAX.saturating_add(1))
+        .into_iter()
+        .map(|(shard, found)| Loss { shard, found })
+        .collect();
+    let more = losses.len() > LOSSES_PAGE_MAX;
+    losses.truncate(LOSSES_PAGE_MAX);
+    let statement = LossStatement { losses, boot_epoch: context.boot_epoch(), nonce, time: clock::wall() };
+    Response::Losses { statement: context.sign(&statement), more }
 }
 
 /// Version and record kept under a key.

@@ -9,6 +9,7 @@ use shoal_protocol::group::{Group, Voucher};
 use shoal_protocol::lane::{DeliveryReply, Header, RetrieveTrailer, StoreReply, StoreTrailer};
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::{KDF_MEMORY_KIB_MAX, KDF_MEMORY_KIB_MIN, LEASE_MS_MAX, SHARD_MAX};
+use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::page::{
     ChildRef, Entry, EntryKind, Extent, Page, PageKind, PageRef, ReadSection, SegmentRef, ShardIds, VerifySection,
 };
@@ -112,6 +113,18 @@ pub(crate) fn peer_record() -> impl Strategy<Value = PeerRecord> {
             time,
         },
     )
+}
+
+pub(crate) fn losses() -> impl Strategy<Value = LossStatement> {
+    let losses = btree_map(any::<[u8; 32]>(), time(), 0..=256).prop_map(|losses| {
+        losses.into_iter().map(|(shard, found)| Loss { shard: ShardId::from_bytes(shard), found }).collect()
+    });
+    (losses, epoch(), nonce(), time()).prop_map(|(losses, boot_epoch, nonce, time)| LossStatement {
+        losses,
+        boot_epoch,
+        nonce,
+        time,
+    })
 }
 
 pub(crate) fn group() -> impl Strategy<Value = Group> {
@@ -336,6 +349,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         audit().prop_map(Request::Audit),
         put.prop_map(Request::PutRecord),
         (record_key(), 0u8..=1).prop_map(|(key, back)| Request::GetRecord { key, back }),
+        (of(shard()), nonce()).prop_map(|(after, nonce)| Request::Losses { after, nonce }),
     ]
 }
 
@@ -351,6 +365,7 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         signed().prop_map(|receipt| Response::RecordKept { receipt }),
         signed().prop_map(|held| Response::Conflict { held }),
         (signed(), any::<bool>()).prop_map(|(record, more)| Response::Record { record, more }),
+        (signed(), any::<bool>()).prop_map(|(statement, more)| Response::Losses { statement, more }),
         (refusal_reason(), any::<u32>())
             .prop_map(|(reason, retry_after_ms)| Response::Refused { reason, retry_after_ms }),
     ]

@@ -7,6 +7,7 @@ use shoal_protocol::audit::{AuditRequest, AuditStatement, Challenge, answer_dige
 use shoal_protocol::control::Hello;
 use shoal_protocol::group::{Group, Voucher};
 use shoal_protocol::layout::Code;
+use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::page::{
     ChildRef, Entry, EntryKind, Extent, Page, PageKind, PageRef, ReadSection, SegmentRef, ShardIds, VerifySection,
 };
@@ -63,6 +64,11 @@ pub(crate) fn peer_record() -> PeerRecord {
         stores: true,
         time: TIME,
     }
+}
+
+pub(crate) fn losses() -> LossStatement {
+    let loss = |n, found| Loss { shard: ShardId::from_bytes([n; 32]), found: UnixMillis(found) };
+    LossStatement { losses: vec![loss(1, TIME.0), loss(2, 5)], boot_epoch: EPOCH, nonce: NONCE, time: TIME }
 }
 
 pub(crate) fn group() -> Group {
