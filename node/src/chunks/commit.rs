@@ -3,6 +3,7 @@
 //! It never completes a waiter with success before the sync that covers its record, and never touches a descriptor
 //! again after a write or sync on it failed.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -356,15 +357,24 @@ impl Writer {
         if let Some(active) = &self.active
             && !entries.is_empty()
         {
-            let shared = &self.shared;
-            let drafts = batch.iter().filter(|judged| judged.kind.is_some()).map(|judged| &judged.append.draft);
-            let mut index = shared.index_mut();
-            for (entry, draft) in entries.iter().zip(drafts) {
-                let named = |slot: &Slot| draft.at.is_some_and(|(segment, offset)| slot.is_at(segment, offset));
-                let same = |slot: &Slot, key: &[u8; 32]| named(slot) || shared.is_shard(slot, key);
+            let drafts: Vec<&Draft> =
+                batch.iter().filter(|judged| judged.kind.is_some()).map(|judged| &judged.append.draft).collect();
+            // The disk is asked which slots these keys have before the index is locked: readers never wait for it.
+            let found: Vec<Option<Slot>> = drafts.iter().map(|draft| self.shared.find(&draft.key)).collect();
+            let mut written: BTreeMap<[u8; 32], u64> = BTreeMap::new();
+            let mut index = self.shared.index_mut();
+            for ((entry, draft), found) in entries.iter().zip(drafts).zip(found) {
+                let same = |slot: &Slot, key: &[u8; 32]| {
+                    let named = draft.at.is_some_and(|(segment, offset)| slot.is_at(segment, offset));
+                    let known = found.is_some_and(|found| found.same_place(slot));
+                    named || known || written.get(key).is_some_and(|offset| slot.is_at(active.number, *offset))
+                };
                 match draft.sequence {
                     None => index.apply(entry, active.number, &same),
                     Some(_) => index.relocate(entry, active.number, draft.at, &same),
+                }
+                if entry.kind == Kind::Put {
+                    written.insert(entry.key, entry.offset);
                 }
             }
             index.next_sequence = self.next_sequence;

@@ -40,7 +40,7 @@ pub(super) fn runtime() -> Runtime {
 }
 
 pub(super) fn config() -> StoreConfig {
-    StoreConfig::new(QUOTA)
+    StoreConfig { segment_bytes: SEGMENT_BYTES, ..StoreConfig::new(QUOTA) }
 }
 
 pub(super) fn small_segments() -> StoreConfig {
