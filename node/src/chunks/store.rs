@@ -86,10 +86,11 @@ pub struct Store {
 }
 
 /// A payload found to be what its id says.
-struct Checked {
-    outboard: Vec<u8>,
-    crc: u32,
-    rotted: Option<Slot>,
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) outboard: Vec<u8>,
+    pub(super) crc: u32,
+    pub(super) rotted: Option<Slot>,
 }
 
 impl Store {
@@ -367,7 +368,7 @@ impl Store {
 
 /// Hashes a payload, and if the shard is here already, whether its stored copy is still good: an acknowledgement must
 /// never rest on a damaged one.
-fn check(shared: &Shared, id: &ShardId, payload: &Bytes) -> Result<Checked, PutError> {
+pub(super) fn check(shared: &Shared, id: &ShardId, payload: &Bytes) -> Result<Checked, PutError> {
     let (hash, outboard) = bao::outboard(payload);
     if hash != *id {
         return Err(PutError::Mismatch);

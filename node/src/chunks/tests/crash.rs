@@ -2,25 +2,15 @@
 //! the power is cut before every single change of the disk. What was acknowledged by then must be there afterwards, byte
 //! for byte; what was not may be there or not, but never wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::super::commit::{Draft, Writer};
-use super::super::jobs::Room;
-use super::super::jobs::compact::{Compactor, Stepped};
-use super::super::jobs::expire::Expirer;
-use super::super::jobs::scrub::Scrubber;
 use super::super::log::Log;
-use super::super::open::prepare;
 use super::super::vfs_mem::CrashPoint;
-use super::super::{read, snapshot};
+use super::world::*;
 use super::*;
 
-/// Shards a workload chooses from.
-const SHARDS: u64 = 24;
 const GROUPS: u8 = 4;
-/// When the groups that lapse are over, and when the sweeps look: well after that and the trash.
+/// When the groups that lapse are over: the sweeps look well after that and the trash.
 const LAPSE: u64 = 1000;
-const SWEEP: u64 = 2000;
 
 /// One thing a workload does.
 #[derive(Clone, Copy, Debug)]
@@ -60,38 +50,12 @@ enum Action {
     Kill,
 }
 
-/// What must be so after a crash.
-#[derive(Clone, Debug, Default)]
-struct Promised {
-    /// Shards by number: the groups whose hold was acknowledged and not given up since.
-    shards: BTreeMap<u64, BTreeSet<u8>>,
-    /// Highest acknowledged version of each record.
-    records: BTreeMap<u8, u64>,
-    groups: BTreeMap<u8, bool>,
-}
-
-fn shard(n: u64) -> Bytes {
-    payload(n, 1 + usize::try_from(n * 2357 % 21_000).unwrap())
-}
-
-fn crash_config() -> StoreConfig {
-    StoreConfig { segment_bytes: 64 * 1024, trash_ms: 100, ..config() }
-}
-
 struct World {
     vfs: MemVfs,
     writer: Writer,
     promised: Promised,
     /// What was promised when so many crash points had been kept.
     history: Vec<(usize, Promised)>,
-}
-
-fn room(writer: &Writer) -> Room {
-    Room { vfs: Arc::clone(&writer.vfs), data: data().to_path_buf(), shared: Arc::clone(&writer.shared) }
-}
-
-fn reopen(vfs: &MemVfs) -> Result<Writer, OpenError> {
-    prepare(Arc::new(vfs.clone()), data(), crash_config(), &[3; 32]).map(|(writer, _)| writer)
 }
 
 impl World {
@@ -134,17 +98,12 @@ impl World {
     }
 
     fn execute(&mut self, action: Action) {
-        let id = |n: u64| *ShardId::of(&shard(n)).as_bytes();
+        let id = |n: u64| *shard_id(n).as_bytes();
         let group_id = |n: u8| *group(n).as_bytes();
         match action {
             Action::Put { first, count, group } => {
                 let numbers: Vec<u64> = (first..first + count).map(|n| n % SHARDS).collect();
-                let drafts = numbers.iter().map(|n| {
-                    let payload = shard(*n);
-                    let outboard = bao::outboard(&payload).1;
-                    let crc = record::checksum(&payload, &outboard);
-                    Draft { payload, outboard, crc, ..Draft::mark(Kind::Put, id(*n), group_id(group)) }
-                });
+                let drafts = numbers.iter().map(|n| put_draft(&shard(*n), super::group(group)));
                 let kept = self.put(drafts.collect());
                 for n in numbers.iter().zip(kept).filter(|(_, kept)| *kept).map(|(n, _)| *n) {
                     self.promise(n, group);
@@ -163,40 +122,33 @@ impl World {
                 self.put(vec![Draft::mark(Kind::Tombstone, id(shard), [0; 32])]);
             }
             Action::Group { group, lapses } => {
-                let payload = Bytes::from(vec![group; 200]);
-                let crc = record::checksum(&payload, &[]);
                 let number = if lapses { LAPSE } else { u64::MAX };
-                let draft = Draft::mark(Kind::Group, group_id(group), group_id(group));
-                if self.put(vec![Draft { number, payload, crc, ..draft }])[0] {
+                let draft = signed_draft(Kind::Group, group_id(group), super::group(group), number, &[group; 200]);
+                if self.put(vec![draft])[0] {
                     self.promised.groups.insert(group, lapses);
                 }
             }
             Action::Record { key } => {
                 let number = self.writer.next_sequence + 1;
-                let payload = Bytes::from(number.to_le_bytes().repeat(20));
-                let crc = record::checksum(&payload, &[]);
-                let draft = Draft::mark(Kind::Record, [key; 32], group_id(0));
+                let payload = number.to_le_bytes().repeat(20);
+                let draft = signed_draft(Kind::Record, [key; 32], group(0), number, &payload);
                 let lapses = self.promised.groups.get(&0) == Some(&true);
-                if self.put(vec![Draft { number, payload, crc, ..draft }])[0] && !lapses {
+                if self.put(vec![draft])[0] && !lapses {
                     self.promised.records.insert(key, number);
                 }
             }
-            Action::Compact => self.compact(),
+            Action::Compact => {
+                compact(&mut self.writer).unwrap();
+            }
             Action::Expire => {
-                let room = room(&self.writer);
-                let mut job = Expirer::default();
-                job.begin(&room);
-                while let Ok(Stepped::Busy) = job.step(&room, &mut self.writer, SWEEP - 100) {}
+                expire(&mut self.writer, LOOK - 100).unwrap();
             }
             Action::Scrub => {
-                let room = room(&self.writer);
-                let mut job = Scrubber::default();
-                job.begin(&room, 0, SWEEP);
-                while let Ok(Stepped::Busy) = job.step(&room, &mut self.writer, SWEEP) {}
-                assert_eq!((job.found.damaged, job.found.lost), (0, 0), "nothing is damaged here");
+                let found = scrub(&mut self.writer).unwrap();
+                assert_eq!((found.damaged, found.lost), (0, 0), "nothing is damaged here");
             }
             Action::Snapshot => {
-                snapshot::take(&self.vfs, data(), &self.writer.shared).unwrap();
+                save(&self.writer).unwrap();
             }
             Action::Rotate => {
                 if let Some(active) = self.writer.shared.active() {
@@ -205,7 +157,7 @@ impl World {
             }
             Action::Reopen => {
                 self.writer.finish();
-                snapshot::take(&self.vfs, data(), &self.writer.shared).unwrap();
+                save(&self.writer).unwrap();
                 self.restart();
             }
             Action::Kill => self.restart(),
@@ -219,82 +171,12 @@ impl World {
         }
     }
 
-    fn compact(&mut self) {
-        let room = room(&self.writer);
-        let mut job = Compactor::default();
-        job.begin();
-        for _ in 0..10_000 {
-            match job.step(&room, &mut self.writer, SWEEP).unwrap() {
-                Stepped::Busy => {}
-                Stepped::Idle => return,
-            }
-        }
-        panic!("compaction does not end");
-    }
-
     fn restart(&mut self) {
         // The lock goes with the old writer, so the new one comes from a disk of its own name.
         let vfs = self.vfs.clone();
-        let blank = prepare(Arc::new(MemVfs::default()), Path::new("/blank"), config(), &[9; 32]).unwrap().0;
-        drop(std::mem::replace(&mut self.writer, blank));
+        drop(std::mem::replace(&mut self.writer, blank()));
         self.writer = reopen(&vfs).unwrap();
     }
-}
-
-/// Everything that was promised is there, byte for byte, and nothing is there that is not what its id says.
-fn check(writer: &Writer, promised: &Promised, what: &str) {
-    let shared = &writer.shared;
-    for n in 0..SHARDS {
-        let bytes = shard(n);
-        let id = ShardId::of(&bytes);
-        let slot = shared.find(id.as_bytes());
-        let groups = promised.shards.get(&n);
-        if let Some(groups) = groups.filter(|groups| !groups.is_empty()) {
-            let slot = slot.unwrap_or_else(|| panic!("{what}: shard {n} is lost"));
-            let held = shared.index().groups_of(id.as_bytes(), &slot);
-            for wanted in groups {
-                assert!(held.contains(group(*wanted).as_bytes()), "{what}: group {wanted} lost its shard {n}");
-            }
-        }
-        if let Some(slot) = slot {
-            let mut out = Vec::new();
-            let mut sink = |bytes: &[u8]| {
-                out.extend_from_slice(bytes);
-                ControlFlow::Continue(())
-            };
-            let all = [0..bytes.len() as u64];
-            let done = read::read_encoded(&shared.files, &shared.codec, &slot, &id, &all, &mut sink);
-            assert!(done.is_ok(), "{what}: shard {n}: {done:?}");
-            assert_eq!(decode(&id, &bytes, &all, &out[..]), bytes.len() as u64, "{what}");
-        }
-    }
-    for (key, version) in &promised.records {
-        let place = shared.index().record(&[*key; 32], 0).unwrap_or_else(|| panic!("{what}: record {key} is lost"));
-        assert!(place.number >= *version, "{what}: record {key} is older than what was acknowledged");
-        let bytes = read::read_signed(&shared.files, &shared.codec, &place, Kind::Record, &[*key; 32]).unwrap();
-        assert_eq!(bytes, place.number.to_le_bytes().repeat(20), "{what}");
-    }
-    for group_number in promised.groups.iter().filter(|(_, lapses)| !**lapses).map(|(group, _)| *group) {
-        let place = shared.index().group(group(group_number).as_bytes());
-        assert!(place.is_some(), "{what}: group {group_number} is lost");
-    }
-    consistent(writer, what);
-}
-
-/// What the index counts is what it holds, and no segment it points to is missing.
-fn consistent(writer: &Writer, what: &str) {
-    let index = writer.shared.index();
-    let slots: Vec<_> = index.shards.iter().map(|(_, slot)| *slot).chain(index.collided.values().copied()).collect();
-    let mut live: BTreeMap<u32, u64> = index.segments.iter().map(|(number, _)| (number, 0)).collect();
-    let places = index.records.values().flatten().flatten().chain(index.groups.iter().filter_map(|g| g.place.as_ref()));
-    let sizes = slots.iter().map(|slot| (slot.segment, slot.size()));
-    for (segment, size) in sizes.chain(places.map(|place| (place.segment, place.size()))) {
-        *live.get_mut(&segment).unwrap_or_else(|| panic!("{what}: segment {segment} is missing")) += size;
-    }
-    for (number, held) in index.segments.iter() {
-        assert_eq!(held.live, live[&number], "{what}: bytes in use of segment {number}");
-    }
-    assert_eq!(index.segments.stored(), writer.shared.space.usage().stored, "{what}: bytes stored");
 }
 
 fn random_action(random: &mut Random) -> Action {
@@ -355,10 +237,6 @@ fn run(seed: u64, actions: usize) -> World {
         world.act(action);
     }
     world
-}
-
-fn is_long() -> bool {
-    std::env::var_os("SHOAL_LONG").is_some_and(|value| value == "1")
 }
 
 #[test]

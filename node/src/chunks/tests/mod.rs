@@ -2,7 +2,11 @@
 
 mod crash;
 mod formats;
+mod model;
+mod rot;
+mod sectors;
 mod store;
+mod world;
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
