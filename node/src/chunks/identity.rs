@@ -124,7 +124,8 @@ pub(crate) fn check_marker(vfs: &dyn Vfs, data: &Path, codec: &Codec) -> Result<
         return Ok(());
     }
     // Another store's marker is whole but for its MAC, which only that store can check.
-    let whole = bytes[..16] == ours[..16] && bytes[32..48] == ours[32..48];
+    // One with our MAC is ours, and its id is what is damaged.
+    let whole = bytes[..16] == ours[..16] && bytes[32..48] == ours[32..48] && bytes[48..] != ours[48..];
     Err(if whole && bytes[16..32] != ours[16..32] { OpenError::Foreign(path) } else { OpenError::MarkerDamaged(path) })
 }
 

@@ -305,7 +305,11 @@ impl Codec {
             return Err(Refused::Invalid);
         }
         if header.store != self.store {
-            return Ok(header);
+            // With our id in its place it is ours to the last byte: then it is not another store's, but damaged.
+            let mut ours = *bytes;
+            put(&mut ours, 16, &self.store);
+            let is_ours = same(&ours[48..], &self.mac(&ours[..48]));
+            return if is_ours { Err(Refused::Invalid) } else { Ok(header) };
         }
         if !same(&bytes[48..], &self.mac(&bytes[..48])) || header.segment != segment {
             return Err(Refused::Invalid);
