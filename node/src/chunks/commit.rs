@@ -326,7 +326,7 @@ impl Writer {
     /// failure poisons it at its last durable byte.
     fn give_up(&mut self, mut active: Active, error: &io::Error, untouched: bool) -> PutError {
         let answer = self.note(error);
-        let usable = is_no_space(error) && (untouched || active.roll_back().is_ok());
+        let usable = is_no_space(error) && !active.unsure && (untouched || active.roll_back().is_ok());
         if usable {
             self.shared.space.set_preallocated(active.allocated.saturating_sub(active.synced));
             self.active = Some(active);

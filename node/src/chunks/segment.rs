@@ -88,6 +88,8 @@ pub(crate) struct Active {
     pub allocated: u64,
     /// Every durable record, for the footer.
     pub entries: Vec<Entry>,
+    /// A sync failed: what of the file is on disk is unknown for ever, even if the disk was merely full.
+    pub unsure: bool,
 }
 
 impl Active {
@@ -127,7 +129,7 @@ impl Active {
         write_at(file.as_ref(), &codec.segment_header(&header), 0)?;
         file.sync_all()?;
         let synced = SEGMENT_HEADER_BYTES as u64;
-        Ok(Self { number, file, synced, allocated: allocated.max(synced), entries: Vec::new() })
+        Ok(Self { number, file, synced, allocated: allocated.max(synced), entries: Vec::new(), unsure: false })
     }
 
     /// Takes disk space up to `end`, in whole steps if the disk has them.
@@ -147,7 +149,7 @@ impl Active {
     /// Writes `buffers` behind the last durable record and makes them durable with one fdatasync.
     pub(crate) fn append(&mut self, buffers: &mut [IoSlice<'_>], entries: &[Entry], end: u64) -> io::Result<()> {
         self.file.write_all_at(buffers, self.synced)?;
-        self.file.sync_data()?;
+        self.file.sync_data().inspect_err(|_| self.unsure = true)?;
         self.entries.extend_from_slice(entries);
         self.synced = end;
         self.allocated = self.allocated.max(end);

@@ -36,7 +36,9 @@ pub(crate) struct Whole {
 pub(crate) fn read_whole(file: &dyn VfsFile, codec: &Codec, segment: u32, entry: &Entry) -> Result<Whole, Damage> {
     let size = usize::try_from(entry.size()).map_err(|_| Damage::Header)?;
     let mut bytes = vec![0; size];
-    file.read_exact_at(&mut bytes, entry.offset).map_err(|error| match error.kind() {
+    // Once more: what reads the second time is no damage.
+    let read = file.read_exact_at(&mut bytes, entry.offset).or_else(|_| file.read_exact_at(&mut bytes, entry.offset));
+    read.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => Damage::Body,
         _ => Damage::Unreadable,
     })?;

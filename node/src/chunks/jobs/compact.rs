@@ -20,7 +20,7 @@ use super::super::scan::Scanned;
 use super::super::segment::{segment_path, segments_dir};
 use super::super::verify::{Whole, read_whole};
 use super::super::vfs::OpenMode;
-use super::{Room, bury};
+use super::{Room, bury, in_reach};
 
 /// Segments with less than this in use are worth the copying.
 pub(crate) const ALIVE_PERCENT: u64 = 50;
@@ -242,7 +242,10 @@ impl Run {
         let file = room.shared.files.get(self.segment)?;
         match read_whole(file.as_ref(), &room.shared.codec, self.segment, entry) {
             Ok(Whole { payload, outboard, crc, .. }) => Ok(Some(Draft { payload, outboard, crc, ..draft })),
-            Err(damage) => Ok(bury(room, self.segment, entry, damage, wall_ms)),
+            Err(damage) => {
+                in_reach(room, damage)?;
+                Ok(bury(room, self.segment, entry, damage, wall_ms))
+            }
         }
     }
 

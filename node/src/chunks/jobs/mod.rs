@@ -5,14 +5,15 @@ pub(crate) mod compact;
 pub(crate) mod expire;
 pub(crate) mod scrub;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Shared;
 use super::commit::Draft;
-use super::record::{Entry, Kind};
+use super::record::{Entry, KEY_FILE_BYTES, Kind};
 use super::verify::Damage;
-use super::vfs::Vfs;
+use super::vfs::{Vfs, read_file};
 
 /// What every job works in.
 #[derive(Clone, Debug)]
@@ -20,6 +21,18 @@ pub(crate) struct Room {
     pub vfs: Arc<dyn Vfs>,
     pub data: PathBuf,
     pub shared: Arc<Shared>,
+}
+
+/// What does not read while the disk reads nothing at all is out of reach, not damaged.
+///
+/// # Errors
+/// The system's, if neither copy of the key reads either.
+pub(crate) fn in_reach(room: &Room, damage: Damage) -> io::Result<()> {
+    if damage != Damage::Unreadable {
+        return Ok(());
+    }
+    let key = |name| read_file(room.vfs.as_ref(), &room.data.join(name), KEY_FILE_BYTES as u64);
+    key("store.key").or_else(|_| key("store.key.copy")).map(drop)
 }
 
 /// Takes a damaged record in use out of use, and its segment out of trust. A shard is lost by a record of its own, which

@@ -9,7 +9,7 @@ use std::io;
 
 use super::super::check::{Finding, SegmentCheck};
 use super::super::commit::Draft;
-use super::super::error::PutError;
+use super::super::error::{PutError, ReadError};
 use super::super::identity;
 use super::super::index::Index;
 use super::super::log::Log;
@@ -17,7 +17,7 @@ use super::super::record::{Entry, Kind};
 use super::super::snapshot;
 use super::super::verify::{Damage, read_whole};
 use super::compact::Stepped;
-use super::{Room, bury};
+use super::{Room, bury, in_reach};
 
 /// Bytes read in one step.
 const STEP_BYTES: u64 = 1024 * 1024;
@@ -126,6 +126,12 @@ impl Scrubber {
                     distrust(room, number);
                 }
                 Some(Finding::Bad { entry, damage, bytes }) => {
+                    if let Err(error) = in_reach(room, damage) {
+                        // The segment is read again from its beginning.
+                        pass.segments.push(number);
+                        pass.check = None;
+                        return Err(error);
+                    }
                     self.found.bytes = self.found.bytes.saturating_add(bytes);
                     self.found.damaged = self.found.damaged.saturating_add(1);
                     distrust(room, number);
@@ -167,7 +173,8 @@ impl Scrubber {
                     }
                 }
                 Ok(_) => continue,
-                Err(_) => {
+                Err(error) => {
+                    let damage = if matches!(error, ReadError::Io(_)) { Damage::Unreadable } else { Damage::Header };
                     let entry = Entry {
                         kind: Kind::Put,
                         key,
@@ -178,9 +185,10 @@ impl Scrubber {
                         sequence: 0,
                         offset: slot.offset(),
                     };
-                    (entry, Damage::Header)
+                    (entry, damage)
                 }
             };
+            in_reach(room, damage)?;
             self.found.damaged = self.found.damaged.saturating_add(1);
             distrust(room, slot.segment);
             drafts.extend(lost(room, slot.segment, &entry, damage, wall_ms));

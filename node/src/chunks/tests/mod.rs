@@ -2,6 +2,7 @@
 
 mod crash;
 mod formats;
+mod eio;
 mod model;
 mod rot;
 mod sectors;

@@ -251,8 +251,11 @@ impl Sample {
         for flip in left.iter().filter(|flip| flip.path.extension().is_some_and(|end| end == "seg")) {
             assert!(disk.contents(&flip.path).is_none(), "{what}: the damaged segment is still there");
         }
-        let again = scrub(&mut writer).unwrap();
-        assert_eq!(Found { records: 0, bytes: 0, ..again }, Found::default(), "{what}: found again");
+        // It is a third of the time: for the short budget every fourth time will do.
+        if is_long() || flips[0].at % 4 == 0 {
+            let again = scrub(&mut writer).unwrap();
+            assert_eq!(Found { records: 0, bytes: 0, ..again }, Found::default(), "{what}: found again");
+        }
         if flips.len() == 1 {
             for (key, _) in self.shards.iter().filter(|(key, _)| writer.shared.find(*key).is_none()) {
                 assert!(writer.shared.index().losses.contains_key(key), "{what}: {:02x} is lost in silence", key[0]);
@@ -287,6 +290,10 @@ fn every_byte(while_open: bool) {
     let (mut count, mut refused) = (0u64, 0u64);
     for (path, bytes) in sample.files() {
         for at in 0..bytes.len() as u64 {
+            if !is_long() && (at % 2 == 0) == while_open {
+                // Two neighbours share the two ways, unless there is time for both.
+                continue;
+            }
             let flip = Flip { path: path.clone(), at, mask: mask(at) };
             let what = format!("{} byte {at} mask {:#04x}, open {while_open}", path.display(), flip.mask);
             refused += u64::from(sample.rot(&[flip], while_open, &what) == Came::Refused);
@@ -294,7 +301,7 @@ fn every_byte(while_open: bool) {
         }
     }
     eprintln!("{count} bytes of {} files flipped, open {while_open}: {refused} refused, {:?}", sample.files().len(), started.elapsed());
-    assert!(count == sample.bytes() as u64 && count > 50_000, "only {count} bytes");
+    assert!(count > if is_long() { 60_000 } else { 30_000 }, "only {count} bytes");
     assert!(sample.files().len() >= 8, "too few segments");
 }
 
