@@ -43,13 +43,15 @@ pub(crate) fn read_header(file: &dyn VfsFile, codec: &Codec, segment: u32, offse
     codec.check_header(&bytes, u64::from(segment), offset).map_err(|_| ReadError::Rot)
 }
 
-/// Whether the record at `slot` is the shard `key`; a damaged header is not.
+/// Whether the record at `slot` is the shard `key`; a damaged header is not. One that the disk does not read is: the half
+/// of the key that led to it says so, and what is durable must not depend on whether the disk answers just now.
 pub(crate) fn is_shard(files: &Files, codec: &Codec, slot: &Slot, key: &[u8; 32]) -> bool {
-    files
-        .get(slot.segment)
-        .map_err(ReadError::Io)
-        .and_then(|file| read_header(file.as_ref(), codec, slot.segment, slot.offset()))
-        .is_ok_and(|entry| entry.kind == Kind::Put && entry.key == *key)
+    let file = files.get(slot.segment).map_err(ReadError::Io);
+    match file.and_then(|file| read_header(file.as_ref(), codec, slot.segment, slot.offset())) {
+        Ok(entry) => entry.kind == Kind::Put && entry.key == *key,
+        Err(ReadError::Io(error)) => error.kind() != io::ErrorKind::NotFound,
+        Err(_) => false,
+    }
 }
 
 /// The payload of a GROUP or RECORD.
