@@ -16,7 +16,10 @@ struct Mutation {
 const STORE: &str = "node/src/chunks";
 
 const MUTATIONS: [Mutation; 11] = [
-    Mutation { step: "the fdatasync of a batch", edits: &[("segment.rs", "        self.file.sync_data()?;\n", "")] },
+    Mutation {
+        step: "the fdatasync of a batch",
+        edits: &[("segment.rs", "        self.file.sync_data().inspect_err(|_| self.unsure = true)?;\n", "")],
+    },
     Mutation {
         step: "the fsync of the directory of a new segment",
         edits: &[("segment.rs", ".and_then(|active| vfs.sync_dir(&segments_dir(data)).map(|()| active))", "")],
@@ -41,7 +44,7 @@ const MUTATIONS: [Mutation; 11] = [
         step: "the poisoning after a failed sync",
         edits: &[(
             "commit.rs",
-            "let usable = is_no_space(error) && (untouched || active.roll_back().is_ok());",
+            "let usable = is_no_space(error) && !active.unsure && (untouched || active.roll_back().is_ok());",
             "let usable = untouched || active.roll_back().is_ok();",
         )],
     },

@@ -1,8 +1,8 @@
 //! The store as a whole on a simulated disk: what its suites share. Each suite says in its header what it proves.
 
 mod crash;
-mod formats;
 mod eio;
+mod formats;
 mod model;
 mod rot;
 mod sectors;

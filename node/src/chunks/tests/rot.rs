@@ -470,9 +470,7 @@ fn a_sector_that_does_not_read_costs_what_lies_in_it_and_truncates_nothing() {
                 // One page is given up at a time, so its neighbours in it may be missed until it reads again.
                 let page = start.saturating_sub(4096)..start + 4608;
                 let bad = BadSectors::new(&disk, &path, bytes);
-                let open = |disk: &BadSectors| {
-                    prepare(Arc::new(disk.clone()), data(), sample.config, &[3; 32])
-                };
+                let open = |disk: &BadSectors| prepare(Arc::new(disk.clone()), data(), sample.config, &[3; 32]);
                 let hit = sample.hit(&path, &page);
                 let (writer, _) = open(&bad).unwrap_or_else(|error| panic!("{what}: {error:?}"));
                 sample.look(&writer, &hit, false, &what);
