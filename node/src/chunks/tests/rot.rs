@@ -17,12 +17,15 @@ use super::sectors::BadSectors;
 use super::world::*;
 use super::*;
 
+/// What a reader gets of a shard, and the groups that hold it.
+type StreamAndHolders = (Vec<u8>, BTreeSet<[u8; 32]>);
+
 /// A store on disk, closed, and all there is to know of it.
 struct Sample {
     disk: MemVfs,
     config: StoreConfig,
     /// Encoded streams of the shards that are there, and who holds them.
-    shards: BTreeMap<[u8; 32], (Vec<u8>, BTreeSet<[u8; 32]>)>,
+    shards: BTreeMap<[u8; 32], StreamAndHolders>,
     /// Two newest versions of each record.
     records: BTreeMap<[u8; 32], Vec<u64>>,
     /// When each group is over.
@@ -90,10 +93,10 @@ impl Sample {
         let id = *ShardId::of(&bytes).as_bytes();
         let holder = |n: u64| group(1 + (n % 3) as u8);
         let mut drafts = vec![put_draft(&bytes, holder(n))];
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             drafts.push(Draft::mark(Kind::Ref, id, *holder(n + 1).as_bytes()));
         }
-        if n % 6 == 0 {
+        if n.is_multiple_of(6) {
             drafts.push(Draft { number: 700, ..Draft::mark(Kind::Drop, id, *holder(n).as_bytes()) });
         }
         if n % 8 == 5 {
@@ -265,16 +268,16 @@ impl Sample {
             assert!(disk.contents(&flip.path).is_none(), "{what}: the damaged segment is still there");
         }
         // It is a third of the time: for the short budget every fourth time will do.
-        if is_long() || flips[0].at % 4 == 0 {
+        if is_long() || flips[0].at.is_multiple_of(4) {
             let again = scrub(&mut writer).unwrap();
             assert_eq!(Found { records: 0, bytes: 0, ..again }, Found::default(), "{what}: found again");
         }
         if flips.len() == 1 {
-            for (key, _) in self.shards.iter().filter(|(key, _)| writer.shared.find(*key).is_none()) {
+            for (key, _) in self.shards.iter().filter(|(key, _)| writer.shared.find(key).is_none()) {
                 assert!(writer.shared.index().losses.contains_key(key), "{what}: {:02x} is lost in silence", key[0]);
             }
         }
-        if flips.iter().map(|flip| flip.at).sum::<u64>() % 16 == 0 {
+        if flips.iter().map(|flip| flip.at).sum::<u64>().is_multiple_of(16) {
             finish(writer);
             let (writer, _) = writer_with(&disk, self.config).unwrap();
             self.look(&writer, &hit, marks, &format!("{what}, opened again"));
@@ -306,7 +309,7 @@ fn every_byte(while_open: bool) {
     let (mut count, mut refused) = (0u64, 0u64);
     for (path, bytes) in sample.files() {
         for at in 0..bytes.len() as u64 {
-            if !is_long() && (at % 2 == 0) == while_open {
+            if !is_long() && at.is_multiple_of(2) == while_open {
                 // Two neighbours share the two ways, unless there is time for both.
                 continue;
             }
