@@ -9,17 +9,18 @@ use clap::{Args, Parser, Subcommand};
 use zeroize::Zeroizing;
 
 use crate::addresses;
-use crate::chunks::OpenError;
 use crate::config::{self, Output};
 use crate::files::{private_directory, read_bounded};
 use crate::genesis;
 use crate::identity::{self, IdentityError};
 use crate::node::{Node, StartError};
 use crate::problem::{Failure, Problem, with_causes};
+use crate::store_cli::{self, StoreArgs};
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 other, 2 usage or configuration, 10 not found, 17 network (cannot listen), 18 denied (permissions, \
-directory in use).";
+/// Every exit code there is.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 other (of fsck: damage), 2 usage or configuration, 10 not found, 14 damaged bytes were found, 17 \
+network (cannot listen), 18 denied (permissions, directory in use, its disk missing or another's).";
 
 /// Longest recovery phrase file, bytes.
 const PHRASE_MAX: u64 = 1024;
@@ -42,6 +43,9 @@ enum Command {
     Id(IdArgs),
     /// Prints where the node listens, or listened last
     Address(DataArgs),
+    /// Looks after the store: of a running node, or of one that is stopped
+    #[command(after_help = EXIT_CODES)]
+    Store(StoreArgs),
 }
 
 /// Where things are.
@@ -131,6 +135,9 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Init(args) => init(&args),
         Command::Id(args) => id(&args),
         Command::Address(args) => address(&args),
+        Command::Store(args) => {
+            logs(&config::quiet(|name| std::env::var_os(name))).and_then(|()| store_cli::run(&args))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -216,28 +223,19 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
     })
 }
 
-fn start_problem(error: StartError) -> Problem {
+/// What a user is told when a node, or its store, does not start.
+pub(crate) fn start_problem(error: StartError) -> Problem {
     let what = with_causes(&error);
     match error {
-        StartError::Store(OpenError::Locked(_)) => Problem::new(
-            Failure::Denied,
-            what,
-            "another shoald runs on this directory",
-            "stop it, or pass another --data-dir",
-        ),
-        StartError::Store(OpenError::Io { ref source, .. }) | StartError::Directory { cause: ref source, .. } => {
+        StartError::Store(error) => error.into(),
+        StartError::Directory { ref cause, .. } => {
             let next = "check --data-dir, its owner and the space on its disk";
-            Problem::new(Failure::of(source), what, "permissions, or a disk that is full or broken", next)
+            Problem::new(Failure::of(cause), what, "permissions, or a disk that is full or broken", next)
         }
-        StartError::Store(OpenError::Newer { .. }) => {
-            Problem::new(Failure::Other, what, "this shoald is older than the one before", "run the newer one")
+        StartError::Upkeep(ref cause) => {
+            let next = "free some threads, check the disk, and repeat";
+            Problem::new(Failure::of(cause), what, "the system is out of threads, or the disk is broken", next)
         }
-        StartError::Store(_) => Problem::new(
-            Failure::Other,
-            what,
-            "files of the store were changed, lost or copied from another node",
-            "bring the directory back as it was, or begin anew with another --data-dir",
-        ),
         StartError::Identity(IdentityError::Exposed(path)) => {
             let next = format!("chmod 600 {}", path.display());
             Problem::new(Failure::Denied, what, "its permissions were widened", &next)
@@ -365,12 +363,14 @@ fn address(args: &DataArgs) -> Result<(), Problem> {
     print_lines(&lines)
 }
 
-fn no_node(data: &std::path::Path) -> Problem {
+/// What a user is told who names a directory without a node.
+pub(crate) fn no_node(data: &std::path::Path) -> Problem {
     let what = format!("{} holds no node", data.display());
     Problem::new(Failure::NotFound, what, "it was never run, or lies elsewhere", "run `shoald run`, or pass --data-dir")
 }
 
-fn print_lines(lines: &[String]) -> Result<(), Problem> {
+/// Prints lines to standard output.
+pub(crate) fn print_lines(lines: &[String]) -> Result<(), Problem> {
     let mut stdout = io::stdout().lock();
     for line in lines {
         if writeln!(stdout, "{line}").is_err() {

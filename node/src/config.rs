@@ -123,6 +123,31 @@ pub(crate) fn load(
     Ok((Config { data_dir, listen, bootstrap, network, quota, allow, open, domain }, output))
 }
 
+/// Directory and quota alone, of commands that look after a store: flags, then the file, then the defaults.
+pub(crate) fn place(
+    data_dir: Option<&Path>,
+    quota_text: Option<&str>,
+    config: Option<&Path>,
+    variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<(PathBuf, Option<u64>), Problem> {
+    let file = match config {
+        Some(path) => read_file(path)?,
+        None => FileConfig::default(),
+    };
+    let data_dir = match data_dir.map(Path::to_path_buf).or(file.data_dir) {
+        Some(path) => path,
+        None => default_data_dir(&variable)?,
+    };
+    let quota = quota_text.map(str::to_owned).or(file.quota).map(|text| quota(&text)).transpose()?;
+    Ok((data_dir, quota))
+}
+
+/// How commands other than `run` talk: what goes wrong, unless `RUST_LOG` wants more.
+pub(crate) fn quiet(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Output {
+    let log_level = variable("RUST_LOG").and_then(|filter| filter.into_string().ok());
+    Output { json: false, log_level: log_level.unwrap_or_else(|| DEFAULT_LOG.to_owned()), log_json: false }
+}
+
 fn pick(flags: &[String], file: Option<Vec<String>>) -> Vec<String> {
     if flags.is_empty() { file.unwrap_or_default() } else { flags.to_vec() }
 }

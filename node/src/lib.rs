@@ -5,6 +5,7 @@
 //! Flow of a shard: swarm -> [`service::lane`] -> engine -> [`chunks`] -> signed receipt.
 
 mod addresses;
+mod admin;
 pub mod chunks;
 mod cli;
 mod clock;
@@ -17,6 +18,7 @@ mod peers;
 mod problem;
 mod service;
 mod size;
+mod store_cli;
 
 pub use cli::main_from;
 pub use config::Config;

@@ -5,6 +5,8 @@
 //! | requests: one, and at most 256 answers | at start | with the swarm's queue, or at shutdown | answers under way; what they did is durable or not done |
 //! | lanes: one, and one per open lane | at start | with the swarm's queue; a lane also by pace, rest, or shutdown | transfers under way: nothing was promised |
 //! | peers ([`crate::peers`]): one | at start | with the swarm's events, or at shutdown | dials and questions |
+//! | administration ([`crate::admin`]): one, and at most 16 connections | at start | at shutdown | requests under way; none changes what is stored |
+//! | store upkeep, one thread | at start | with the store | the step under way; a scrub goes on at the next start |
 //! | swarm driver, store writer | at start, by those | at shutdown, in this order | nothing acknowledged |
 
 use std::io;
@@ -22,9 +24,10 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::addresses;
+use crate::admin::Admin;
 use crate::chunks::vfs::Vfs;
 use crate::chunks::vfs_os::OsVfs;
-use crate::chunks::{OpenError, QUOTA_MIN, Store, StoreConfig};
+use crate::chunks::{OpenError, QUOTA_MIN, RecoveryReport, Store, StoreConfig};
 use crate::clock;
 use crate::config::Config;
 use crate::files::private_directory;
@@ -63,6 +66,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(OpenError),
+    /// The background jobs of the store do not start.
+    #[error("cannot start the upkeep of the store")]
+    Upkeep(#[source] io::Error),
     /// The swarm does not start.
     #[error(transparent)]
     Swarm(shoal_swarm::StartError),
@@ -76,7 +82,7 @@ impl StartError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Directory { .. } | Self::Identity(_) | Self::Random(_) => false,
+            Self::Directory { .. } | Self::Identity(_) | Self::Upkeep(_) | Self::Random(_) => false,
             Self::Store(error) => error.retryable(),
             Self::Swarm(error) => error.retryable(),
         }
@@ -88,6 +94,7 @@ pub struct Node {
     context: Arc<Context>,
     swarm: SwarmHandle,
     addresses: Vec<String>,
+    admin: Option<Admin>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -139,12 +146,13 @@ impl Node {
             addresses: addresses::advertised(&addresses),
         }));
         addresses::note(&data, &addresses);
+        let admin = administration(&data, context.store().clone());
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
             tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data).run(started.events)),
         ];
-        Ok(Self { context, swarm: started.handle, addresses, tasks })
+        Ok(Self { context, swarm: started.handle, addresses, admin, tasks })
     }
 
     /// The node's id.
@@ -173,6 +181,9 @@ impl Node {
         for task in &self.tasks {
             task.abort();
         }
+        if let Some(admin) = self.admin {
+            admin.stop();
+        }
         let store = self.context.store().clone();
         let _ = tokio::time::timeout(STORE_STOP, tokio::task::spawn_blocking(move || store.close())).await;
     }
@@ -180,19 +191,38 @@ impl Node {
 
 async fn open_store(data: &Path, quota: Option<u64>, vfs: Arc<dyn Vfs>) -> Result<Store, StartError> {
     let data = data.to_path_buf();
-    let seed = clock::random().map_err(StartError::Random)?;
     let opening = tokio::task::spawn_blocking(move || {
-        let quota = match quota {
-            Some(quota) => quota,
-            None => default_quota(&data).map_err(|cause| StartError::Directory { path: data.clone(), cause })?,
-        };
-        let opened = Store::open(vfs, &data, StoreConfig::new(quota), seed);
-        let (store, report) = opened.map_err(StartError::Store)?;
+        let (store, report) = open(vfs, &data, quota)?;
         tracing::info!(?report, "store opened");
         Ok(store)
     });
     let stopped = |_| StartError::Directory { path: PathBuf::new(), cause: io::Error::other("the store did not open") };
     opening.await.map_err(stopped)?
+}
+
+/// Opens the store in `data` and starts its upkeep; without a quota under the default one. Blocks.
+///
+/// # Errors
+/// [`StartError`] of directory, randomness, store or upkeep.
+pub(crate) fn open(vfs: Arc<dyn Vfs>, data: &Path, quota: Option<u64>) -> Result<(Store, RecoveryReport), StartError> {
+    let seed = clock::random().map_err(StartError::Random)?;
+    let quota = match quota {
+        Some(quota) => quota,
+        None => default_quota(data).map_err(|cause| StartError::Directory { path: data.to_path_buf(), cause })?,
+    };
+    let opened = Store::open(vfs, data, StoreConfig::new(quota), seed);
+    let (store, report) = opened.map_err(StartError::Store)?;
+    store.start_upkeep(Arc::new(|| clock::wall().0)).map_err(StartError::Upkeep)?;
+    Ok((store, report))
+}
+
+/// The administration socket. A node that cannot have one, on a file system without sockets for example, works as well.
+fn administration(data: &Path, store: Store) -> Option<Admin> {
+    Admin::start(data, store)
+        .inspect_err(
+            |error| tracing::warn!(%error, "no administration socket: `shoald store` will not reach this node"),
+        )
+        .ok()
 }
 
 /// min(25 GB, half of what is free or already the store's), but never below what a store needs.

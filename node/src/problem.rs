@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::chunks::OpenError;
+
 /// Kinds of failure with their documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -13,6 +15,8 @@ pub(crate) enum Failure {
     Usage = 2,
     /// What was asked for is not there.
     NotFound = 10,
+    /// Stored bytes are damaged.
+    Integrity = 14,
     /// The network refuses: an address in use, say.
     Network = 17,
     /// The system refuses: permissions, a directory in use.
@@ -54,6 +58,50 @@ impl fmt::Display for Problem {
         writeln!(f, "error: {}", self.what)?;
         writeln!(f, "  why: {}", self.cause)?;
         write!(f, "  try: {}", self.next)
+    }
+}
+
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        let what = with_causes(&error);
+        let (failure, cause, next) = match error {
+            OpenError::Locked(_) => {
+                let cause = "another shoald runs on this directory";
+                (Failure::Denied, cause, "stop it, or pass another --data-dir")
+            }
+            OpenError::Io { ref source, .. } => {
+                let cause = "permissions, or a disk that is full or broken";
+                (Failure::of(source), cause, "check --data-dir, its owner and the space on its disk")
+            }
+            OpenError::Newer { .. } => {
+                (Failure::Other, "this shoald is older than the one before", "run the newer one")
+            }
+            OpenError::Missing(_) => (
+                Failure::Denied,
+                "the disk of the segments is not mounted, or they were removed",
+                "mount it, or bring them back; if they are lost for good, begin anew with another --data-dir",
+            ),
+            OpenError::Foreign(_) => (
+                Failure::Denied,
+                "another store's disk is mounted here, or another node's files were copied here",
+                "mount the disk of this node, or pass the --data-dir these files belong to",
+            ),
+            OpenError::MarkerDamaged(_) => (
+                Failure::Other,
+                "the disk changed bytes, or the file was edited",
+                "check the disk, and bring the file back from a copy of this directory",
+            ),
+            OpenError::Quota(_) => {
+                (Failure::Usage, "a node needs room for its largest shard and a reserve", "offer at least 8 MiB")
+            }
+            OpenError::Thread(_) => (Failure::Other, "the system is out of threads", "free some, and repeat"),
+            OpenError::KeyMissing(_) | OpenError::KeyDamaged(_) => (
+                Failure::Other,
+                "files of the store were changed, lost or copied from another node",
+                "bring the directory back as it was, or begin anew with another --data-dir",
+            ),
+        };
+        Self::new(failure, what, cause, next)
     }
 }
 

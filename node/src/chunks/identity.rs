@@ -38,7 +38,12 @@ pub(crate) fn load_or_make(vfs: &dyn Vfs, data: &Path, seed: &[u8; 32]) -> Resul
         [Copy::Absent, Copy::Absent] => return make(vfs, data, seed).map(|key| (key, true)),
         _ => return Err(OpenError::KeyDamaged(data.join(KEY_FILES[0]))),
     };
-    check_marker(vfs, data, &Codec::new(&key))?;
+    let codec = Codec::new(&key);
+    match check_marker(vfs, data, &codec) {
+        // It is not missing and no other store's: only its bytes are wrong, and the segments say whose they are.
+        Err(OpenError::MarkerDamaged(path)) => replace(vfs, &segments_dir(data), &path, &codec.marker())?,
+        other => other?,
+    }
     for (copy, name) in copies.iter().zip(KEY_FILES) {
         if !matches!(copy, Copy::Whole(_)) {
             tracing::warn!(name, "a copy of the store's key was lost or damaged and is written again");

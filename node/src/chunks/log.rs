@@ -5,7 +5,7 @@ use std::sync::Weak;
 
 use tokio::sync::oneshot;
 
-use super::commit::{Append, Draft, Request, Writer};
+use super::commit::{Append, BATCH, Draft, Request, Writer};
 use super::error::PutError;
 use super::{Inner, Stored};
 
@@ -24,11 +24,16 @@ pub(crate) struct QueuedLog(pub Weak<Inner>);
 impl Log for QueuedLog {
     fn commit(&mut self, drafts: Vec<Draft>) -> Vec<Result<Stored, PutError>> {
         let Some(inner) = self.0.upgrade() else { return vec![Err(PutError::Closed); drafts.len()] };
+        let last = drafts.len().saturating_sub(1);
         let waiters: Vec<_> = drafts
             .into_iter()
-            .map(|draft| {
-                let space = inner.shared.space.force(draft.size());
-                futures::executor::block_on(inner.enqueue(draft, space))
+            .enumerate()
+            .map(|(at, draft)| {
+                let size = draft.size();
+                let space = inner.shared.space.force(size);
+                // Nothing more comes after the last: the batch does not wait for it.
+                let bytes = if at == last { BATCH.bytes } else { size };
+                futures::executor::block_on(inner.enqueue(draft, space, bytes))
             })
             .collect();
         let answer = |waiter: Result<oneshot::Receiver<_>, PutError>| {

@@ -40,15 +40,16 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// Queues one record; what comes of it comes out of the receiver.
+    /// Queues one record; what comes of it comes out of the receiver. `bytes` is what it counts for in a batch: at least
+    /// its size, and a whole batch if no others are to be waited for.
     pub(crate) async fn enqueue(
         &self,
         draft: Draft,
         space: SpaceReservation,
+        bytes: u64,
     ) -> Result<oneshot::Receiver<Result<Stored, PutError>>, PutError> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| PutError::Closed)?;
         let (done, waiter) = oneshot::channel();
-        let bytes = draft.size();
         let request = Request::Append(Box::new(Append { draft, space, done }), Some(place));
         // The permit is a place in the queue, so it is never full.
         self.queue.push(request, bytes).map_err(|_| PutError::Closed)?;

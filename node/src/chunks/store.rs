@@ -361,7 +361,8 @@ impl Store {
 
     /// Queues one record and waits until it is durable.
     async fn append(&self, draft: Draft, space: SpaceReservation) -> Result<Stored, PutError> {
-        let waiter = self.inner.enqueue(draft, space).await?;
+        let bytes = draft.size();
+        let waiter = self.inner.enqueue(draft, space, bytes).await?;
         waiter.await.map_err(|_| PutError::Closed)?
     }
 }

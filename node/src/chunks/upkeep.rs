@@ -236,6 +236,7 @@ impl Scrub {
         if let Some((begun_ms, ended_ms, segment, found)) = Self::load(room) {
             if begun_ms > ended_ms {
                 scrub.job.begin(room, segment, begun_ms);
+                scrub.saved = Some(segment);
             }
             (scrub.job.begun_ms, scrub.job.ended_ms, scrub.job.found) = (begun_ms, ended_ms, found);
         }
@@ -300,7 +301,8 @@ impl Worker for Scrub {
         }
         let was_under_way = self.job.is_under_way();
         let stepped = self.job.step(&self.room, self.log.as_mut(), wall_ms);
-        let moved_on = was_under_way && self.job.segment() != self.saved;
+        let ended = was_under_way && !self.job.is_under_way();
+        let moved_on = ended || (was_under_way && self.job.segment() != self.saved);
         match if moved_on { self.save().and(stepped) } else { stepped } {
             Ok(Stepped::Busy) => Step::Busy,
             Ok(Stepped::Idle) => Step::Idle { again: SUSPECTS_EVERY },

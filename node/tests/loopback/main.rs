@@ -17,6 +17,7 @@ use shoal_protocol::group::Group;
 use shoal_protocol::lane::{
     ABORT, END, Header, RetrieveTrailer, StoreReply, StoreTrailer, encode_abort, encode_end, encode_message,
 };
+use shoal_protocol::loss::LossStatement;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::{ByteRange, Receipt, RefusalStatement, ServeStatement};
 use shoal_protocol::record::{Record, RecordKind, link};
@@ -422,5 +423,51 @@ async fn a_disk_that_stalls_makes_the_node_busy_and_never_deaf() {
     let Response::Reserved(Reserved { ids, .. }) = reserved else { panic!("{reserved:?}") };
     let header = Header::Store { reservation: ids[0], boot_epoch: visitor.epoch, nonce: Nonce::from_bytes([8; 16]) };
     assert!(matches!(store(&mut lane, &header, &bytes, id).await, StoreReply::Kept(_)), "the lane goes on");
+    node.shutdown().await;
+}
+
+async fn losses(visitor: &Visitor, node: NodeId) -> Vec<ShardId> {
+    let nonce = Nonce::from_bytes([9; 16]);
+    let Response::Losses { statement, more: false } = visitor.ask(Request::Losses { after: None, nonce }).await else {
+        panic!("no LOSSES")
+    };
+    let statement = statement.verify_by::<LossStatement>(&node.into(), &network()).unwrap();
+    assert_eq!((statement.nonce, statement.boot_epoch), (nonce, visitor.epoch));
+    statement.losses.iter().map(|loss| loss.shard).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_rotted_is_reported_as_lost_until_it_is_stored_again() {
+    let place = tempfile::tempdir().unwrap();
+    let node = node(place.path(), vec![visitor_id()], vec![]).await;
+    let visitor = Visitor::connect(&node).await;
+    let mut lane = visitor.lane().await;
+    let bytes: Vec<u8> = (0..12_000_u32).map(|n| (n % 241) as u8).collect();
+    let id = ShardId::of(&bytes);
+    let header =
+        |reservation| Header::Store { reservation, boot_epoch: visitor.epoch, nonce: Nonce::from_bytes([7; 16]) };
+    let kept = store(&mut lane, &header(visitor.reserve(12_000).await), &bytes, id).await;
+    assert!(matches!(kept, StoreReply::Kept(_)));
+    assert_eq!(losses(&visitor, node.id()).await, []);
+
+    let segment = place.path().join("segments/0000000000000000.seg");
+    let mut log = std::fs::read(&segment).unwrap();
+    let at = log.windows(500).position(|window| *window == bytes[8_000..8_500]).unwrap();
+    log[at + 250] ^= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &log[at..at + 500], at as u64).unwrap();
+    let all = ByteRange { start: 0, end: 12_000 };
+    assert_eq!(retrieve(&mut lane, id, all, node.id()).await, Err(Refusal::Damaged));
+    let begun = Instant::now();
+    while losses(&visitor, node.id()).await != [id] {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the node does not say what it lost");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(retrieve(&mut lane, id, all, node.id()).await, Err(Refusal::NotFound));
+
+    let again = store(&mut lane, &header(visitor.reserve(12_000).await), &bytes, id).await;
+    assert!(matches!(again, StoreReply::Kept(_)));
+    assert_eq!(losses(&visitor, node.id()).await, []);
+    assert_eq!(retrieve(&mut lane, id, all, node.id()).await.unwrap(), bytes);
     node.shutdown().await;
 }

@@ -6,3 +6,4 @@ mod kills;
 mod memory_loop;
 mod mutations;
 mod processes;
+mod store_commands;

@@ -86,8 +86,8 @@ const MUTATIONS: [Mutation; 11] = [
         step: "the marker beside the segments",
         edits: &[(
             "identity.rs",
-            "    check_marker(vfs, data, &Codec::new(&key))?;\n    for (copy, name)",
-            "    for (copy, name)",
+            "    match check_marker(vfs, data, &codec) {\n        // It",
+            "    match Ok(()) {\n        // It",
         )],
     },
     Mutation {

@@ -389,6 +389,44 @@ impl Index {
         }
     }
 
+    /// Lets go of everything that is still said to be in a segment. Returns how many records that were.
+    pub(crate) fn forget_segment(&mut self, segment: u32) -> usize {
+        let shards: Vec<Prefix> =
+            self.shards.iter().filter(|(_, slot)| slot.segment == segment).map(|(prefix, _)| *prefix).collect();
+        let collided: Vec<[u8; 32]> =
+            self.collided.iter().filter(|(_, slot)| slot.segment == segment).map(|(key, _)| *key).collect();
+        let records: Vec<[u8; 32]> = self
+            .records
+            .iter()
+            .filter(|(_, versions)| versions.iter().flatten().any(|place| place.segment == segment))
+            .map(|(key, _)| *key)
+            .collect();
+        let groups: Vec<Place> =
+            self.groups.iter().filter_map(|group| group.place.filter(|place| place.segment == segment)).collect();
+        let count = shards.len().saturating_add(collided.len()).saturating_add(records.len());
+        self.trash.retain(|key, _| !shards.contains(&prefix(key)) && !collided.contains(key));
+        let slots: Vec<Slot> = shards.iter().filter_map(|prefix| self.shards.remove(prefix)).collect();
+        let slots = slots.into_iter().chain(collided.iter().filter_map(|key| self.collided.remove(key)));
+        for slot in slots.collect::<Vec<_>>() {
+            self.segments.dead(slot.segment, slot.size());
+            self.groups.release(slot.group);
+        }
+        for key in records {
+            let [newest, previous] = self.records.remove(&key).unwrap_or_default();
+            let (gone, kept): (Vec<Place>, Vec<Place>) =
+                [newest, previous].into_iter().flatten().partition(|place| place.segment == segment);
+            gone.iter().for_each(|place| self.forget_record(place));
+            if let Some(kept) = kept.first() {
+                self.records.insert(key, [Some(*kept), None]);
+            }
+        }
+        for place in &groups {
+            self.groups.set_place(place.group, None);
+            self.segments.dead(segment, place.size());
+        }
+        count.saturating_add(groups.len())
+    }
+
     /// Takes a damaged statement or version out of use until the next open; its segment is to be given up.
     pub(crate) fn quarantine(&mut self, entry: &Entry, segment: u32) {
         match entry.kind {

@@ -18,7 +18,7 @@ use super::super::record::{Entry, Kind, SEGMENT_HEADER_BYTES};
 use super::super::recovery::read_footer;
 use super::super::scan::Scanned;
 use super::super::segment::{segment_path, segments_dir};
-use super::super::verify::{Whole, read_whole};
+use super::super::verify::{Damage, Whole, read_whole};
 use super::super::vfs::OpenMode;
 use super::{Room, bury, in_reach};
 
@@ -65,6 +65,8 @@ struct Run {
     /// Sequence numbers of tombstones without which something would come back.
     needed: BTreeSet<u64>,
     next: usize,
+    /// Whether `entries` are all there were: what a footer says. Without one a damaged header hides its record.
+    whole: bool,
 }
 
 impl Default for Compactor {
@@ -127,30 +129,35 @@ impl Compactor {
             return Ok(Stepped::Idle);
         };
         let Some(held) = shared.index().segments.get(segment).copied() else { return Ok(Stepped::Idle) };
-        let entries = entries_of(room, segment, &held)?;
-        self.run = Some(Run::new(room, segment, &held, entries));
+        let (entries, whole) = read_entries(room, segment, &held)?;
+        self.run = Some(Run::new(room, segment, &held, entries, whole));
         Ok(Stepped::Busy)
     }
 }
 
 /// The records of a segment: by its footer, or found again one by one.
 pub(crate) fn entries_of(room: &Room, segment: u32, held: &SegmentUse) -> io::Result<Vec<Entry>> {
+    read_entries(room, segment, held).map(|(entries, _)| entries)
+}
+
+/// The records of a segment, and whether a footer says that they are all.
+fn read_entries(room: &Room, segment: u32, held: &SegmentUse) -> io::Result<(Vec<Entry>, bool)> {
     let path = segment_path(&room.data, segment);
     let file = room.vfs.open(&path, OpenMode::Read)?;
     let codec = &room.shared.codec;
     if held.sealed {
         let footer = read_footer(file.as_ref(), codec, segment, file.length()?).map_err(io::Error::other)?;
         if let Some((entries, _)) = footer {
-            return Ok(entries);
+            return Ok((entries, true));
         }
     }
     let scanned = Scanned { file: file.as_ref(), codec, number: segment, path: &path };
     let limit = held.end.min(file.length()?);
-    Ok(scanned.scan(SEGMENT_HEADER_BYTES as u64, limit).map_err(io::Error::other)?.entries)
+    Ok((scanned.scan(SEGMENT_HEADER_BYTES as u64, limit).map_err(io::Error::other)?.entries, false))
 }
 
 impl Run {
-    fn new(room: &Room, segment: u32, held: &SegmentUse, entries: Vec<Entry>) -> Self {
+    fn new(room: &Room, segment: u32, held: &SegmentUse, entries: Vec<Entry>, whole: bool) -> Self {
         let mut sought: BTreeMap<[u8; 32], Vec<u64>> = BTreeMap::new();
         let mut needed = BTreeSet::new();
         let index = room.shared.index();
@@ -174,7 +181,7 @@ impl Run {
                 others.push(other);
             }
         }
-        Self { segment, stored: held.stored(), entries, sought, others, needed, next: 0 }
+        Self { segment, stored: held.stored(), entries, sought, others, needed, next: 0, whole }
     }
 
     /// Looks for what the tombstones bury in one other segment.
@@ -253,8 +260,14 @@ impl Run {
     fn remove(&self, room: &Room) -> io::Result<()> {
         let shared = &room.shared;
         let live = shared.index().segments.get(self.segment).map_or(0, |held| held.live);
-        if live > 0 {
+        if live > 0 && self.whole {
             return Err(io::Error::other(format!("{live} bytes of segment {} are still in use", self.segment)));
+        }
+        if live > 0 {
+            // Header and footer are both damaged: nothing but half of its key is left of such a record.
+            in_reach(room, Damage::Unreadable)?;
+            let lost = shared.index_mut().forget_segment(self.segment);
+            tracing::error!(segment = self.segment, lost, "records whose headers are damaged are lost");
         }
         room.vfs.remove(&segment_path(&room.data, self.segment))?;
         shared.index_mut().segments.remove(self.segment);
