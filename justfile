@@ -18,6 +18,10 @@ test:
 test-long:
     SHOAL_LONG=1 cargo test --workspace
 
+# Figures of the store beside their limits (docs/BENCHMARKS.md); rows by name, all without. It gates nothing.
+bench-store *rows:
+    cargo bench -p shoal-node --bench store -- {{rows}}
+
 tidy:
     cargo test -p shoal-tests --test tidy
 
