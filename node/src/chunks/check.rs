@@ -65,8 +65,6 @@ impl SegmentCheck {
         sealed: bool,
     ) -> io::Result<Self> {
         let file = vfs.open(&segment_path(data, number), OpenMode::Read)?;
-        // Else the copy in memory is checked, not the disk.
-        file.drop_cache();
         let footer =
             if sealed { read_footer(file.as_ref(), codec, number, file.length()?).ok().flatten() } else { None };
         let no_footer = sealed && footer.as_ref().is_none_or(|(_, footer_end)| *footer_end != end);
@@ -109,6 +107,9 @@ impl SegmentCheck {
     fn listed(&mut self, codec: &Codec, entry: Entry) -> Finding {
         let bytes = entry.end().saturating_sub(self.at);
         self.at = entry.end();
+        // Else the copy in memory is checked, not the disk. Only as far as it is read at once: who reads the segment
+        // meanwhile keeps the rest.
+        self.file.drop_cache(entry.offset, entry.size());
         match read_whole(self.file.as_ref(), codec, self.number, &entry) {
             Ok(whole) if whole.padding => Finding::Bad { entry: Some(entry), damage: Damage::Padding, bytes },
             Ok(_) => Finding::Good { kind: entry.kind, bytes },

@@ -4,7 +4,7 @@
 //! | job | runs | pause after a step | a restart loses |
 //! |---|---|---|---|
 //! | `watch` | every 5 s; directories every 60 s | none | nothing |
-//! | `compact` | every 60 s, and until no segment has less than half in use | as long as the step | the segment under way |
+//! | `compact` | every 60 s, and until no segment has less than half in use | three times the step | the segment under way |
 //! | `expire` | every 60 s, if anything lapsed | as long as the step | the sweep |
 //! | `scrub` | every 5 s for what readers found; a pass every 25 to 35 days | four times the step | the segment under way |
 //! | `snapshot` | every 10 min, after 100,000 records | none | nothing |
@@ -57,7 +57,7 @@ pub(crate) fn start(inner: &Arc<Inner>, wall: Wall) -> io::Result<Workers> {
         Job { worker: Box::new(Watch::new(room)?), tranquility: 0, first },
         Job {
             worker: Box::new(Compact { room: room.clone(), log: log(), job: Compactor::default() }),
-            tranquility: 1,
+            tranquility: 3,
             first,
         },
         Job { worker: Box::new(Expire::new(room, log())), tranquility: 1, first },

@@ -68,8 +68,9 @@ pub trait VfsFile: Send + Sync + Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// As [`VfsFile::sync_data`], and all other metadata.
     fn sync_all(&self) -> io::Result<()>;
-    /// Asks the system to forget its copy in memory, so that the next read comes from the disk. It may decline.
-    fn drop_cache(&self);
+    /// Asks the system to forget its copy in memory of `length` bytes from `offset`, so that the next read of them comes
+    /// from the disk. It may decline.
+    fn drop_cache(&self, offset: u64, length: u64);
 }
 
 /// Writes one buffer.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -142,8 +143,8 @@ impl VfsFile for OsFile {
         self.0.sync_all()
     }
 
-    fn drop_cache(&self) {
-        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
+    fn drop_cache(&self, offset: u64, length: u64) {
+        let _ = rustix::fs::fadvise(&self.0, offset, NonZeroU64::new(length), Advice::DontNeed);
     }
 }
 

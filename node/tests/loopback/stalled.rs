@@ -110,7 +110,7 @@ impl VfsFile for StalledFile {
         self.file.sync_all()
     }
 
-    fn drop_cache(&self) {
-        self.file.drop_cache();
+    fn drop_cache(&self, offset: u64, length: u64) {
+        self.file.drop_cache(offset, length);
     }
 }

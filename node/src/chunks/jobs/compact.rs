@@ -27,7 +27,7 @@ pub(crate) const ALIVE_PERCENT: u64 = 50;
 /// The same when a person asks: whatever gives a tenth back.
 const ALIVE_PERCENT_BY_HAND: u64 = 90;
 /// Bytes copied in one step: small enough that what clients wait for is not held up behind it.
-const STEP_BYTES: u64 = 1024 * 1024;
+const STEP_BYTES: u64 = 512 * 1024;
 /// Records handed in, or looked at, in one step.
 const STEP_RECORDS: usize = 32;
 const STEP_LOOKS: usize = 4096;

@@ -19,10 +19,10 @@ use super::super::verify::{Damage, read_whole};
 use super::compact::Stepped;
 use super::{Room, bury, in_reach};
 
-/// Bytes read in one step.
-const STEP_BYTES: u64 = 1024 * 1024;
+/// Bytes read in one step: what clients wait for is not held up behind more.
+const STEP_BYTES: u64 = 256 * 1024;
 /// Records read in one step.
-const STEP_RECORDS: usize = 256;
+const STEP_RECORDS: usize = 64;
 
 /// What a pass found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -106,5 +106,5 @@ impl VfsFile for MemFile {
         self.run(OperationKind::SyncAll, |state, fault| state.sync(self.inode, fault))
     }
 
-    fn drop_cache(&self) {}
+    fn drop_cache(&self, _: u64, _: u64) {}
 }
