@@ -7,6 +7,7 @@ mod model;
 mod rot;
 mod sectors;
 mod store;
+mod upkeep;
 mod world;
 
 use std::io::Read;

@@ -1,0 +1,148 @@
+//! The jobs of a running store on their own thread: what they notice, when they run, and what a restart keeps of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::vfs::DirId;
+use super::super::workers::Command;
+use super::*;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// A moment in 2026, milliseconds since 1970.
+const NOW: u64 = 1_780_000_000_000;
+
+struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(NOW)))
+    }
+
+    fn start(&self, store: &Store) {
+        let now = Arc::clone(&self.0);
+        store.start_upkeep(Arc::new(move || now.load(Ordering::SeqCst))).unwrap();
+    }
+
+    fn pass(&self, milliseconds: u64) {
+        self.0.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+}
+
+fn noted(store: &Store, job: &str, name: &str) -> u64 {
+    let status = store.status();
+    let job = status.jobs.iter().find(|status| status.name == job).unwrap();
+    job.progress.notes.iter().find(|(note, _)| note == name).unwrap().1
+}
+
+fn filled(vfs: &MemVfs, runtime: &Runtime, count: u64) -> Store {
+    let (store, _) = open_with(vfs, small_segments()).unwrap();
+    runtime.block_on(async {
+        store.put_group(group(1), UnixMillis(NOW + DAY_MS), Bytes::from_static(b"one")).await.unwrap();
+        for n in 0..count {
+            put(&store, group(1), &payload(n, 20_000)).await.unwrap();
+        }
+    });
+    store
+}
+
+#[test]
+fn another_disk_under_an_open_store_ends_writing_and_is_said() {
+    let swaps: [fn(&MemVfs); 3] = [
+        |vfs| vfs.set_identity(data(), DirId { device: 2, inode: 1 }),
+        |vfs| vfs.set_identity(&data().join("segments"), DirId { device: 1, inode: 99 }),
+        |vfs| vfs.remove(&data().join("segments/store.id")).unwrap(),
+    ];
+    for swap in swaps {
+        let (runtime, vfs) = (runtime(), MemVfs::default());
+        let store = filled(&vfs, &runtime, 2);
+        Clock::new().start(&store);
+        store.run_job("watch").unwrap();
+        assert_eq!(store.health(), Health::Good);
+        swap(&vfs);
+        store.command("watch", Command::Start).unwrap();
+        store.run_job("watch").unwrap();
+        assert_eq!((store.health(), store.status().health), (Health::Detached, Health::Detached));
+        let refused = runtime.block_on(put(&store, group(1), &payload(9, 10)));
+        assert_eq!(refused, Err(PutError::Space(ReserveError::ReadOnly)));
+        let marked = runtime.block_on(store.put_mark(&ShardId::of(&payload(0, 20_000)), Mark::Tombstone));
+        assert_eq!(marked, Err(PutError::ReadOnly));
+        let before = vfs.paths();
+        store.close();
+        assert!(before.iter().all(|path| vfs.contents(path).is_some()), "nothing is written or removed there");
+    }
+}
+
+#[test]
+fn what_no_lease_holds_goes_after_seven_days_and_its_space_comes_back() {
+    let (runtime, vfs, clock) = (runtime(), MemVfs::default(), Clock::new());
+    let store = filled(&vfs, &runtime, 30);
+    clock.start(&store);
+    for (later, left) in [(0, 30), (DAY_MS * 7, 30), (DAY_MS + 3_600_000, 0)] {
+        clock.pass(later);
+        store.run_job("expire").unwrap();
+        assert_eq!(store.shards(), left, "after another {later} ms");
+    }
+    let stored = store.usage().stored;
+    store.run_job("compact").unwrap();
+    assert!(store.usage().stored < stored / 10, "{} of {stored}", store.usage().stored);
+    let gone = ShardId::of(&payload(0, 20_000));
+    assert_eq!(runtime.block_on(store.put_mark(&gone, Mark::Ref(group(1)))), Err(PutError::NotFound));
+    store.close();
+    assert_eq!(open_with(&vfs, small_segments()).unwrap().0.shards(), 0);
+}
+
+#[test]
+fn a_lease_renewed_while_its_shards_lie_in_the_trash_keeps_them() {
+    let (runtime, vfs, clock) = (runtime(), MemVfs::default(), Clock::new());
+    let store = filled(&vfs, &runtime, 3);
+    clock.start(&store);
+    clock.pass(DAY_MS * 6);
+    store.run_job("expire").unwrap();
+    let renewed = store.put_group(group(1), UnixMillis(NOW + DAY_MS * 40), Bytes::from_static(b"two"));
+    runtime.block_on(renewed).unwrap();
+    clock.pass(DAY_MS * 10);
+    store.run_job("expire").unwrap();
+    assert_eq!(store.shards(), 3);
+}
+
+#[test]
+fn a_scrub_comes_once_a_month_and_goes_on_where_the_node_stopped() {
+    let (runtime, vfs, clock) = (runtime(), MemVfs::default(), Clock::new());
+    let store = filled(&vfs, &runtime, 40);
+    clock.start(&store);
+    store.run_job("scrub").unwrap();
+    assert_eq!(noted(&store, "scrub", "records"), 0, "a new store has nothing to look for yet");
+    clock.pass(DAY_MS * 36);
+    store.run_job("scrub").unwrap();
+    assert_eq!((noted(&store, "scrub", "records"), noted(&store, "scrub", "ended_ms")), (41, NOW + DAY_MS * 36));
+    store.close();
+
+    // What was found is still known, and the next one is not due.
+    let (store, _) = open_with(&vfs, small_segments()).unwrap();
+    clock.pass(DAY_MS);
+    clock.start(&store);
+    store.run_job("scrub").unwrap();
+    assert_eq!((noted(&store, "scrub", "records"), noted(&store, "scrub", "ended_ms")), (41, NOW + DAY_MS * 36));
+
+    // A pass that was under way when the node stopped goes on.
+    vfs.set_contents(&data().join("scrub"), format!("shoal-scrub-1 {} 5 2 17 1 0 0 0\n", NOW).as_bytes());
+    store.close();
+    vfs.set_contents(&data().join("scrub"), format!("shoal-scrub-1 {} 5 2 17 1 0 0 0\n", NOW).as_bytes());
+    let (store, _) = open_with(&vfs, small_segments()).unwrap();
+    clock.start(&store);
+    store.run_job("scrub").unwrap();
+    let records = noted(&store, "scrub", "records");
+    assert!(records > 17 && records < 17 + 41, "{records}");
+    store.close();
+}
+
+#[test]
+fn a_snapshot_is_taken_when_asked_and_spares_the_log() {
+    let (runtime, vfs) = (runtime(), MemVfs::default());
+    let store = filled(&vfs, &runtime, 10);
+    Clock::new().start(&store);
+    store.command("snapshot", Command::Start).unwrap();
+    store.run_job("snapshot").unwrap();
+    kill(store, &vfs);
+    let (_, report) = open_with(&vfs, small_segments()).unwrap();
+    assert_eq!((report.from_snapshot, report.records), (true, 0));
+}
