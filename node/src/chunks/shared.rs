@@ -107,10 +107,14 @@ impl Shared {
         read::is_shard(&self.files, &self.codec, slot, key)
     }
 
-    /// The shard under its full key. The disk is read without the lock.
+    /// The shard under its full key. The disk is read without the lock, so compaction may move the shard meanwhile: then
+    /// it is looked for where it is now.
     pub(crate) fn find(&self, key: &[u8; 32]) -> Option<Slot> {
-        let candidate = self.index().candidate(key);
-        candidate.filter(|slot| self.is_shard(slot, key))
+        let mut slot = self.index().candidate(key)?;
+        while !self.is_shard(&slot, key) {
+            slot = self.index().candidate(key).filter(|now| !now.same_place(&slot))?;
+        }
+        Some(slot)
     }
 
     pub(crate) fn set_failures(&self, failures: u32) {

@@ -9,7 +9,7 @@ use shoal_protocol::limits::{RECORD_MAX, SHARD_MAX};
 use shoal_protocol::{GroupId, RecordKey, ShardId, UnixMillis};
 
 use super::commit::Draft;
-use super::index::Slot;
+use super::index::{Index, Place, Slot};
 use super::status::{Health, StoreStatus};
 use super::upkeep::{self, Wall};
 use super::vfs::Vfs;
@@ -237,10 +237,8 @@ impl Store {
     /// # Errors
     /// [`ReadError::Rot`] or [`ReadError::Io`].
     pub fn group(&self, id: &GroupId) -> Result<Option<Bytes>, ReadError> {
-        let shared = &self.inner.shared;
-        let Some(place) = shared.index().group(id.as_bytes()) else { return Ok(None) };
-        let bytes = read::read_signed(&shared.files, &shared.codec, &place, Kind::Group, id.as_bytes())?;
-        Ok(Some(bytes.into()))
+        let place = |index: &Index| index.group(id.as_bytes());
+        Ok(self.read_signed(Kind::Group, id.as_bytes(), &place)?.map(|(_, bytes)| bytes))
     }
 
     /// Version and bytes of a record: the newest (`back` 0) or the one before (1). Blocks.
@@ -248,10 +246,30 @@ impl Store {
     /// # Errors
     /// [`ReadError::Rot`] or [`ReadError::Io`].
     pub fn record(&self, key: &RecordKey, back: u8) -> Result<Option<(u64, Bytes)>, ReadError> {
+        self.read_signed(Kind::Record, key.as_bytes(), &|index| index.record(key.as_bytes(), back))
+    }
+
+    /// Number and bytes of a statement or record where the index has it; if compaction moves it meanwhile, where it is
+    /// then.
+    fn read_signed(
+        &self,
+        kind: Kind,
+        key: &[u8; 32],
+        place_in: &dyn Fn(&Index) -> Option<Place>,
+    ) -> Result<Option<(u64, Bytes)>, ReadError> {
         let shared = &self.inner.shared;
-        let Some(place) = shared.index().record(key.as_bytes(), back) else { return Ok(None) };
-        let bytes = read::read_signed(&shared.files, &shared.codec, &place, Kind::Record, key.as_bytes())?;
-        Ok(Some((place.number, bytes.into())))
+        let Some(mut place) = place_in(&shared.index()) else { return Ok(None) };
+        loop {
+            let error = match read::read_signed(&shared.files, &shared.codec, &place, kind, key) {
+                Ok(bytes) => return Ok(Some((place.number, bytes.into()))),
+                Err(error) => error,
+            };
+            let now = place_in(&shared.index());
+            match now.filter(|now| *now != place) {
+                Some(now) if read::is_gone(&error) => place = now,
+                _ => return Err(error),
+            }
+        }
     }
 
     /// Payload bytes of a shard if it is here. Reads 128 bytes of the disk.

@@ -146,3 +146,47 @@ fn a_snapshot_is_taken_when_asked_and_spares_the_log() {
     let (_, report) = open_with(&vfs, small_segments()).unwrap();
     assert_eq!((report.from_snapshot, report.records), (true, 0));
 }
+
+#[test]
+fn readers_find_every_shard_while_compaction_moves_it() {
+    let (runtime, vfs, clock) = (runtime(), MemVfs::default(), Clock::new());
+    let store = filled(&vfs, &runtime, 60);
+    clock.start(&store);
+    let kept: Vec<Bytes> = (0..60).filter(|n| n % 3 == 0).map(|n| payload(n, 20_000)).collect();
+    let statement = Bytes::from_static(b"one");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0;
+                    while !done.load(Ordering::SeqCst) {
+                        for shard in &kept {
+                            let id = ShardId::of(shard);
+                            assert_eq!(store.shard_length(&id), Some(20_000));
+                            assert_reads(&store, shard, "while it moves");
+                            reads += 1;
+                        }
+                        assert_eq!(store.group(&group(1)).unwrap(), Some(statement.clone()));
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for round in 0..6 {
+            // What is dead is put again and buried again, so that every round has segments to compact.
+            for n in (0..60).filter(|n| n % 3 != 0) {
+                runtime.block_on(put(&store, group(1), &payload(n, 20_000))).unwrap();
+                let id = ShardId::of(&payload(n, 20_000));
+                runtime.block_on(store.put_mark(&id, Mark::Tombstone)).unwrap();
+            }
+            store.command("compact", Command::Start).unwrap();
+            let rest = store.run_job("compact").unwrap();
+            assert!(noted(&store, "compact", "segments_removed") > round, "{rest:?}");
+        }
+        done.store(true, Ordering::SeqCst);
+        let reads: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+        assert!(reads > 100, "{reads}");
+    });
+    assert_eq!(store.shards(), kept.len());
+}
