@@ -310,7 +310,15 @@ impl Recovery<'_> {
             return Ok(None);
         }
         match self.codec.check_segment_header(&bytes, u64::from(number)) {
-            Ok(header) if header.store != self.codec.store => Err(OpenError::Foreign(path.to_path_buf())),
+            Ok(header) if header.store != self.codec.store => {
+                // Only a segment without a single record of ours is another store's; else its header is damaged.
+                let length = file.length().map_err(io_error("measure", path))?;
+                let scanned = Scanned { file, codec: self.codec, number, path };
+                match scanned.first(SEGMENT_HEADER_BYTES as u64, length) {
+                    Some(_) => Ok(None),
+                    None => Err(OpenError::Foreign(path.to_path_buf())),
+                }
+            }
             Ok(header) => Ok(Some(header)),
             Err(Refused::Invalid) => Ok(None),
             Err(Refused::Newer(what)) => Err(OpenError::Newer { path: path.to_path_buf(), what }),

@@ -466,6 +466,28 @@ fn records_found_unsynced_at_open_are_durable_before_they_count() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_memory_is_written_again_before_it_counts() {
+    let (runtime, vfs) = (runtime(), MemVfs::default());
+    let (store, _) = open(&vfs);
+    let (first, shard) = (payload(1, 9000), payload(2, 9000));
+    runtime.block_on(async {
+        put(&store, group(1), &first).await.unwrap();
+        vfs.fail_sync_after(0);
+        assert!(matches!(put(&store, group(1), &shard).await, Err(PutError::Io(_))));
+    });
+    // The process ends before it can say so on disk. The system shows the record, and calls it clean.
+    kill(store, &vfs);
+    for seed in 0..20 {
+        let disk = vfs.fork();
+        let (store, _) = open(&disk);
+        assert_eq!(runtime.block_on(put(&store, group(1), &shard)), Ok(Stored::Already), "seed {seed}");
+        disk.crash(seed);
+        let (store, _) = open(&disk);
+        [&first, &shard].into_iter().for_each(|shard| assert_reads(&store, shard, &format!("seed {seed}")));
+    }
+}
+
+#[test]
 fn a_write_cut_short_by_a_full_disk_leaves_no_record_behind() {
     let (runtime, vfs) = (runtime(), MemVfs::default());
     let (store, _) = open(&vfs);
