@@ -65,7 +65,8 @@ struct Run {
     /// Sequence numbers of tombstones without which something would come back.
     needed: BTreeSet<u64>,
     next: usize,
-    /// Whether `entries` are all there were: what a footer says. Without one a damaged header hides its record.
+    /// Whether `entries` are all there ever were: what a footer without gaps says. Else a damaged header hides its
+    /// record.
     whole: bool,
 }
 
@@ -140,15 +141,18 @@ pub(crate) fn entries_of(room: &Room, segment: u32, held: &SegmentUse) -> io::Re
     read_entries(room, segment, held).map(|(entries, _)| entries)
 }
 
-/// The records of a segment, and whether a footer says that they are all.
+/// The records of a segment, and whether a footer says that they are all there ever were.
 fn read_entries(room: &Room, segment: u32, held: &SegmentUse) -> io::Result<(Vec<Entry>, bool)> {
     let path = segment_path(&room.data, segment);
     let file = room.vfs.open(&path, OpenMode::Read)?;
     let codec = &room.shared.codec;
     if held.sealed {
         let footer = read_footer(file.as_ref(), codec, segment, file.length()?).map_err(io::Error::other)?;
-        if let Some((entries, _)) = footer {
-            return Ok((entries, true));
+        if let Some((entries, end)) = footer {
+            // A segment that was damaged before it was sealed has a footer without the damaged record.
+            let mut at = SEGMENT_HEADER_BYTES as u64;
+            let without_gap = entries.iter().all(|entry| std::mem::replace(&mut at, entry.end()) == entry.offset);
+            return Ok((entries, without_gap && at == end));
         }
     }
     let scanned = Scanned { file: file.as_ref(), codec, number: segment, path: &path };
