@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::record::{ALIGN, Codec, Entry, HEADER_BYTES, Kind, SEGMENT_HEADER_BYTES};
+use super::record::{ALIGN, Codec, Entry, HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::recovery::read_footer;
-use super::scan::Scanned;
+use super::scan::first_record;
 use super::segment::segment_path;
 use super::verify::{Damage, read_whole};
 use super::vfs::{OpenMode, Vfs, VfsFile};
@@ -17,8 +17,6 @@ use super::vfs::{OpenMode, Vfs, VfsFile};
 pub(crate) enum Finding {
     /// A good record of so many bytes.
     Good {
-        /// Its kind.
-        kind: Kind,
         /// Bytes on disk.
         bytes: u64,
     },
@@ -112,7 +110,7 @@ impl SegmentCheck {
         self.file.drop_cache(entry.offset, entry.size());
         match read_whole(self.file.as_ref(), codec, self.number, &entry) {
             Ok(whole) if whole.padding => Finding::Bad { entry: Some(entry), damage: Damage::Padding, bytes },
-            Ok(_) => Finding::Good { kind: entry.kind, bytes },
+            Ok(_) => Finding::Good { bytes },
             Err(damage) => Finding::Bad { entry: Some(entry), damage, bytes },
         }
     }
@@ -128,10 +126,8 @@ impl SegmentCheck {
         match entry {
             Ok(entry) if read.is_ok() => Some(self.listed(codec, entry)),
             _ => {
-                let scanned =
-                    Scanned { file: self.file.as_ref(), codec, number: self.number, path: Path::new("segment") };
                 let from = self.at.saturating_add(ALIGN);
-                let next = scanned.first(from, self.end).unwrap_or(self.end);
+                let next = first_record(self.file.as_ref(), codec, self.number, from..self.end).unwrap_or(self.end);
                 let bytes = next.saturating_sub(self.at);
                 self.at = next;
                 Some(Finding::Bad { entry: None, damage: Damage::Header, bytes })

@@ -360,14 +360,14 @@ impl Writer {
             let drafts: Vec<&Draft> =
                 batch.iter().filter(|judged| judged.kind.is_some()).map(|judged| &judged.append.draft).collect();
             // The disk is asked which slots these keys have before the index is locked: readers never wait for it.
-            let found: Vec<Option<Slot>> = drafts.iter().map(|draft| self.shared.find(&draft.key)).collect();
+            let found: Vec<Option<Slot>> =
+                drafts.iter().map(|draft| self.shared.find_at(&draft.key, draft.at)).collect();
             let mut written: BTreeMap<[u8; 32], u64> = BTreeMap::new();
             let mut index = self.shared.index_mut();
             for ((entry, draft), found) in entries.iter().zip(drafts).zip(found) {
                 let same = |slot: &Slot, key: &[u8; 32]| {
-                    let named = draft.at.is_some_and(|(segment, offset)| slot.is_at(segment, offset));
                     let known = found.is_some_and(|found| found.same_place(slot));
-                    named || known || written.get(key).is_some_and(|offset| slot.is_at(active.number, *offset))
+                    known || written.get(key).is_some_and(|offset| slot.is_at(active.number, *offset))
                 };
                 match draft.sequence {
                     None => index.apply(entry, active.number, &same),

@@ -118,7 +118,7 @@ fn check_segment(
         let offset = check.position();
         let (bytes, place) = match check.next(codec) {
             None => return Ok(()),
-            Some(Finding::Good { bytes, .. }) => {
+            Some(Finding::Good { bytes }) => {
                 report.records = report.records.saturating_add(1);
                 (bytes, None)
             }

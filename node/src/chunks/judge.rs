@@ -55,20 +55,12 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The shard as the index has it. One that is where the draft says is not compared on disk: there its header may be
-    /// what is damaged.
-    fn find(&self, draft: &Draft) -> Option<Slot> {
-        let candidate = self.shared.index().candidate(&draft.key);
-        let there = candidate.filter(|slot| draft.at.is_some_and(|(segment, offset)| slot.is_at(segment, offset)));
-        there.or_else(|| self.shared.find(&draft.key))
-    }
-
     /// A copy by compaction. It keeps its sequence number, so a change of the same key in this batch still comes after
     /// it; the index alone decides.
     fn copy(&self, draft: &Draft) -> Verdict {
         let Some((segment, offset)) = draft.at else { return Verdict::Nothing };
         let found = match draft.kind {
-            Kind::Put | Kind::Ref | Kind::Drop => self.find(draft),
+            Kind::Put | Kind::Ref | Kind::Drop => self.shared.find_at(&draft.key, draft.at),
             Kind::Group | Kind::Record | Kind::Tombstone => None,
         };
         let index = self.shared.index();
@@ -108,7 +100,7 @@ impl<'a> Judge<'a> {
 
     fn shard(&mut self, draft: &Draft) -> Verdict {
         let shared = self.shared;
-        let found = self.find(draft);
+        let found = self.shared.find_at(&draft.key, draft.at);
         if !self.still_holds(draft, found.as_ref()) {
             return Verdict::Nothing;
         }

@@ -17,7 +17,7 @@ use super::read::is_shard;
 use super::record::{
     Codec, ENTRY_BYTES, Entry, Refused, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, record_size,
 };
-use super::scan::{Scan, Scanned};
+use super::scan::{Scan, Scanned, first_record};
 use super::segment::{Active, Files, SEGMENT_RECORDS_MAX, segment_number, segment_path, segments_dir};
 use super::snapshot;
 use super::vfs::{OpenMode, Vfs, VfsFile, write_at};
@@ -313,8 +313,7 @@ impl Recovery<'_> {
             Ok(header) if header.store != self.codec.store => {
                 // Only a segment without a single record of ours is another store's; else its header is damaged.
                 let length = file.length().map_err(io_error("measure", path))?;
-                let scanned = Scanned { file, codec: self.codec, number, path };
-                match scanned.first(SEGMENT_HEADER_BYTES as u64, length) {
+                match first_record(file, self.codec, number, SEGMENT_HEADER_BYTES as u64..length) {
                     Some(_) => Ok(None),
                     None => Err(OpenError::Foreign(path.to_path_buf())),
                 }

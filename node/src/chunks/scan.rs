@@ -2,6 +2,7 @@
 //!
 //! Only a MAC under the store's key, over the record's own place, makes bytes a record: payloads are chosen by strangers.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::error::OpenError;
@@ -73,20 +74,6 @@ impl Scanned<'_> {
         Ok(scan)
     }
 
-    /// Where the first good record from `from` on begins.
-    pub(crate) fn first(&self, from: u64, limit: u64) -> Option<u64> {
-        let mut window = Window { file: self.file, limit, position: 0, bytes: Vec::new(), unreadable: false };
-        let mut at = from;
-        loop {
-            let bytes = window.get(at, HEADER_BYTES as u64).ok().flatten()?;
-            let header = bytes.first_chunk::<HEADER_BYTES>()?;
-            if self.codec.check_header(header, u64::from(self.number), at).is_ok() {
-                return Some(at);
-            }
-            at = at.saturating_add(ALIGN);
-        }
-    }
-
     /// The record at `at`, if header and checksum are good.
     fn record(&self, window: &mut Window<'_>, at: u64) -> Result<Option<Entry>, OpenError> {
         let header = window.get(at, HEADER_BYTES as u64).map_err(io_error("read", self.path))?;
@@ -108,6 +95,20 @@ impl Scanned<'_> {
         }
         let stored = window.get(from, CRC_BYTES as u64).map_err(io_error("read", self.path))?;
         Ok(stored.filter(|stored| **stored == crc.to_le_bytes()).map(|_| entry))
+    }
+}
+
+/// Where the first record in `range` begins whose header is good.
+pub(crate) fn first_record(file: &dyn VfsFile, codec: &Codec, number: u32, range: Range<u64>) -> Option<u64> {
+    let mut window = Window { file, limit: range.end, position: 0, bytes: Vec::new(), unreadable: false };
+    let mut at = range.start;
+    loop {
+        let bytes = window.get(at, HEADER_BYTES as u64).ok().flatten()?;
+        let header = bytes.first_chunk::<HEADER_BYTES>()?;
+        if codec.check_header(header, u64::from(number), at).is_ok() {
+            return Some(at);
+        }
+        at = at.saturating_add(ALIGN);
     }
 }
 

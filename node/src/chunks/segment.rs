@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::record::{Codec, ENTRY_BYTES, Entry, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES};
 use super::vfs::{OpenMode, Vfs, VfsFile, is_no_space, write_at};
@@ -45,7 +45,19 @@ pub(crate) struct Files {
 #[derive(Debug, Default)]
 struct OpenFiles {
     clock: u64,
+    /// Segments forgotten so far.
+    removals: u64,
     files: BTreeMap<u32, (u64, Arc<dyn VfsFile>)>,
+}
+
+impl OpenFiles {
+    /// The segment if it is open here, else the count of removals.
+    fn held(&mut self, number: u32) -> Result<Arc<dyn VfsFile>, u64> {
+        self.clock = self.clock.saturating_add(1);
+        let Some((used, file)) = self.files.get_mut(&number) else { return Err(self.removals) };
+        *used = self.clock;
+        Ok(Arc::clone(file))
+    }
 }
 
 impl Files {
@@ -53,27 +65,36 @@ impl Files {
         Self { vfs, data, open: Mutex::default() }
     }
 
-    /// The segment, for reading.
+    /// The segment, for reading. It is opened without the lock: a slow disk keeps nobody from the segments open here.
     pub(crate) fn get(&self, number: u32) -> io::Result<Arc<dyn VfsFile>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clock = open.clock.saturating_add(1);
-        let now = open.clock;
-        if let Some((used, file)) = open.files.get_mut(&number) {
-            *used = now;
-            return Ok(Arc::clone(file));
-        }
+        let removals = match self.lock().held(number) {
+            Ok(file) => return Ok(file),
+            Err(removals) => removals,
+        };
         let file = self.vfs.open(&segment_path(&self.data, number), OpenMode::Read)?;
+        let mut open = self.lock();
+        if open.removals != removals {
+            // It may be the one removed meanwhile: kept here it would keep its space.
+            return Ok(file);
+        }
         if open.files.len() >= READ_FILES_MAX {
             let oldest = open.files.iter().min_by_key(|(_, (used, _))| *used).map(|(number, _)| *number);
             oldest.and_then(|number| open.files.remove(&number));
         }
+        let now = open.clock;
         open.files.insert(number, (now, Arc::clone(&file)));
         Ok(file)
     }
 
     /// Closes a segment that is to be removed; who still reads it keeps it.
     pub(crate) fn forget(&self, number: u32) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&number);
+        let mut open = self.lock();
+        open.files.remove(&number);
+        open.removals = open.removals.wrapping_add(1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OpenFiles> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -117,6 +117,14 @@ impl Shared {
         Some(slot)
     }
 
+    /// The shard as [`Shared::find`] has it. One that the index has at `at` is not compared on disk: whoever names the
+    /// place has read the key there, and its header may be what is damaged.
+    pub(crate) fn find_at(&self, key: &[u8; 32], at: Option<(u32, u64)>) -> Option<Slot> {
+        let candidate = self.index().candidate(key);
+        let there = candidate.filter(|slot| at.is_some_and(|(segment, offset)| slot.is_at(segment, offset)));
+        there.or_else(|| self.find(key))
+    }
+
     pub(crate) fn set_failures(&self, failures: u32) {
         self.failures.store(failures, Ordering::Release);
     }

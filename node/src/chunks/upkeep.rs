@@ -127,7 +127,7 @@ impl Worker for Watch {
 
     fn progress(&self) -> Progress {
         let usage = self.room.shared.space.usage();
-        Progress { done: usage.stored, total: usage.quota, unit: "bytes", ..Progress::default() }
+        Progress { done: usage.stored, total: usage.quota, unit: "bytes", notes: Vec::new() }
     }
 }
 
@@ -164,7 +164,7 @@ impl Worker for Compact {
             note("bytes_copied", self.job.copied),
             note("bytes_removed", self.job.freed),
         ];
-        Progress { done: 0, total: self.job.left(), unit: "bytes left in this segment", notes, ..Progress::default() }
+        Progress { done: 0, total: self.job.left(), unit: "bytes left in this segment", notes }
     }
 }
 
@@ -217,7 +217,7 @@ impl Worker for Expire {
     fn progress(&self) -> Progress {
         let done = self.segments.saturating_sub(self.job.left());
         let notes = vec![note("removed", self.job.removed)];
-        Progress { done, total: self.segments, unit: "segments", notes, ..Progress::default() }
+        Progress { done, total: self.segments, unit: "segments", notes }
     }
 }
 
@@ -253,15 +253,21 @@ impl Scrub {
         Some((begun, ended, u32::try_from(segment).ok()?, Found { records, bytes, damaged, lost, repaired }))
     }
 
-    fn save(&mut self) -> io::Result<()> {
+    /// Where the pass is, for the next start. On a full disk the pass goes on without: a restart then repeats a part.
+    fn note_place(&mut self) {
+        self.saved = self.job.segment();
+        if let Err(error) = self.save() {
+            tracing::warn!(%error, "where the scrub is was not saved");
+        }
+    }
+
+    fn save(&self) -> io::Result<()> {
         let Scrubber { begun_ms, ended_ms, found, .. } = &self.job;
         let Found { records, bytes, damaged, lost, repaired } = found;
         let segment = self.job.segment().unwrap_or(0);
         let text =
             format!("shoal-scrub-1 {begun_ms} {ended_ms} {segment} {records} {bytes} {damaged} {lost} {repaired}\n");
-        replace_file(self.room.vfs.as_ref(), &self.room.data, &self.room.data.join("scrub"), text.as_bytes())?;
-        self.saved = self.job.segment();
-        Ok(())
+        replace_file(self.room.vfs.as_ref(), &self.room.data, &self.room.data.join("scrub"), text.as_bytes())
     }
 
     /// When the next pass is due: stores differ, so that not all nodes of a house read their disks on one day.
@@ -286,7 +292,7 @@ impl Worker for Scrub {
     fn cancel(&mut self) {
         self.job.cancel();
         self.job.ended_ms = self.job.begun_ms;
-        let _ = self.save();
+        self.note_place();
     }
 
     fn step(&mut self, wall_ms: u64) -> Step {
@@ -303,7 +309,10 @@ impl Worker for Scrub {
         let stepped = self.job.step(&self.room, self.log.as_mut(), wall_ms);
         let ended = was_under_way && !self.job.is_under_way();
         let moved_on = ended || (was_under_way && self.job.segment() != self.saved);
-        match if moved_on { self.save().and(stepped) } else { stepped } {
+        if moved_on {
+            self.note_place();
+        }
+        match stepped {
             Ok(Stepped::Busy) => Step::Busy,
             Ok(Stepped::Idle) => Step::Idle { again: SUSPECTS_EVERY },
             Err(error) => failed(&error),
@@ -322,7 +331,7 @@ impl Worker for Scrub {
             note("begun_ms", self.job.begun_ms),
             note("ended_ms", self.job.ended_ms),
         ];
-        Progress { done, total, unit: "bytes", notes, ..Progress::default() }
+        Progress { done, total, unit: "bytes", notes }
     }
 }
 
@@ -366,6 +375,6 @@ impl Worker for Snapshot {
 
     fn progress(&self) -> Progress {
         let next = self.room.shared.index().next_sequence;
-        Progress { done: self.saved, total: next, unit: "records", ..Progress::default() }
+        Progress { done: self.saved, total: next, unit: "records", notes: Vec::new() }
     }
 }

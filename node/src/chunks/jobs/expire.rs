@@ -7,6 +7,7 @@ use super::super::commit::Draft;
 use super::super::index::Index;
 use super::super::log::Log;
 use super::super::record::{Entry, Kind};
+use super::super::{PutError, Stored};
 use super::Room;
 use super::compact::{Stepped, entries_of};
 
@@ -76,8 +77,9 @@ impl Expirer {
         }
         for answer in log.commit(drafts) {
             match answer {
-                Ok(_) => self.removed = self.removed.saturating_add(1),
-                Err(super::super::PutError::NotFound) => {}
+                Ok(Stored::New) => self.removed = self.removed.saturating_add(1),
+                // Meanwhile a group holds it again, or it is gone.
+                Ok(_) | Err(PutError::NotFound) => {}
                 Err(error) => return Err(io::Error::other(error)),
             }
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::super::Stored;
 use super::super::check::{Finding, SegmentCheck};
 use super::super::commit::Draft;
 use super::super::error::{PutError, ReadError};
@@ -117,7 +118,7 @@ impl Scrubber {
         for _ in 0..STEP_RECORDS {
             match check.next(&room.shared.codec) {
                 None => ended = true,
-                Some(Finding::Good { bytes, .. }) => {
+                Some(Finding::Good { bytes }) => {
                     self.found.records = self.found.records.saturating_add(1);
                     self.found.bytes = self.found.bytes.saturating_add(bytes);
                 }
@@ -199,8 +200,9 @@ impl Scrubber {
     fn report(&mut self, log: &mut dyn Log, drafts: Vec<Draft>) -> io::Result<()> {
         for answer in log.commit(drafts) {
             match answer {
-                Ok(_) => self.found.lost = self.found.lost.saturating_add(1),
-                Err(PutError::NotFound) => {}
+                Ok(Stored::New) => self.found.lost = self.found.lost.saturating_add(1),
+                // Meanwhile it was stored again, or removed.
+                Ok(_) | Err(PutError::NotFound) => {}
                 Err(error) => return Err(io::Error::other(error)),
             }
         }

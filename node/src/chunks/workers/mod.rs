@@ -85,15 +85,13 @@ pub struct Progress<U = &'static str> {
     pub unit: U,
     /// Further counts: name and value.
     pub notes: Vec<(String, u64)>,
-    /// A line for a person to read; may be empty.
-    pub text: String,
 }
 
 impl Progress {
     /// The same, owning its unit.
     pub fn into_owned(self) -> Progress<String> {
-        let Self { done, total, unit, notes, text } = self;
-        Progress { done, total, unit: unit.to_owned(), notes, text }
+        let Self { done, total, unit, notes } = self;
+        Progress { done, total, unit: unit.to_owned(), notes }
     }
 }
 
@@ -368,7 +366,7 @@ mod tests {
 
         fn progress(&self) -> Progress {
             let script = script(&self.1);
-            Progress { done: script.steps, total: 0, unit: "steps", notes: Vec::new(), text: String::new() }
+            Progress { done: script.steps, total: 0, unit: "steps", notes: Vec::new() }
         }
 
         fn begin(&mut self, wall_ms: u64) {
