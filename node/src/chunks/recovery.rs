@@ -211,8 +211,7 @@ impl Recovery<'_> {
     ) -> Result<(), OpenError> {
         file.set_length(end).map_err(io_error("truncate", path))?;
         file.sync_all().map_err(io_error("sync", path))?;
-        self.state.active =
-            Some(Active { number, file, synced: end, allocated: end, entries: entries.to_vec(), unsure: false });
+        self.state.active = Some(Active::reopened(number, file, end, entries.to_vec()));
         Ok(())
     }
 
@@ -244,8 +243,7 @@ impl Recovery<'_> {
         let suspect = !usable || scan.quarantined > 0;
         if usable && scan.entries.len() < SEGMENT_RECORDS_MAX {
             let entries = scan.entries.clone();
-            self.state.active =
-                Some(Active { number, file, synced: scan.end, allocated: scan.end, entries, unsure: false });
+            self.state.active = Some(Active::reopened(number, file, scan.end, entries));
         }
         let suspect = suspect || self.state.active.is_none();
         self.load(Loaded { number, entries: scan.entries, from, end: scan.end, sealed: false, suspect });

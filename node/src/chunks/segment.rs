@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,12 @@ use super::vfs::{OpenMode, Vfs, VfsFile, is_no_space, write_at};
 pub(crate) const SEGMENT_RECORDS_MAX: usize = 32_768;
 /// Most segment files open for readers at a time.
 const READ_FILES_MAX: usize = 64;
+/// Bytes at the end of a segment that the system keeps in its memory. What is older it is told to forget: a node shares
+/// its machine with programs whose files matter more there, and memory that was just given back is the fastest to write
+/// the next batch to.
+const RECENT_BYTES: u64 = 16 << 20;
+/// The system is told in steps of this, which pages of any size divide.
+const FORGET_BYTES: u64 = 2 << 20;
 
 const _: () = assert!(SEGMENT_RECORDS_MAX * ENTRY_BYTES + TRAILER_BYTES < 31 << 17);
 
@@ -34,7 +41,7 @@ pub(crate) fn segment_number(name: &str) -> Option<u32> {
     (format!("{number:016x}") == digits).then_some(number)
 }
 
-/// Open segments for readers; the one unused for longest is closed for a new one.
+/// Open segments for readers.
 #[derive(Debug)]
 pub(crate) struct Files {
     vfs: Arc<dyn Vfs>,
@@ -58,6 +65,18 @@ impl OpenFiles {
         *used = self.clock;
         Ok(Arc::clone(file))
     }
+
+    /// The segment as it is open here, which is `file` unless somebody was faster. Of those that nobody reads the one
+    /// unused for longest gives way.
+    fn keep(&mut self, number: u32, file: Arc<dyn VfsFile>) -> Arc<dyn VfsFile> {
+        if self.files.len() >= READ_FILES_MAX {
+            let unread = self.files.iter().filter(|(_, (_, file))| Arc::strong_count(file) == 1);
+            let oldest = unread.min_by_key(|(_, (used, _))| *used).map(|(number, _)| *number);
+            oldest.and_then(|number| self.files.remove(&number));
+        }
+        let (_, file) = self.files.entry(number).or_insert((self.clock, file));
+        Arc::clone(file)
+    }
 }
 
 impl Files {
@@ -65,32 +84,28 @@ impl Files {
         Self { vfs, data, open: Mutex::default() }
     }
 
-    /// The segment, for reading. It is opened without the lock: a slow disk keeps nobody from the segments open here.
+    /// The segment, for reading: one open file each, whoever reads it. It is opened without the lock: a slow disk keeps
+    /// nobody from the segments open here.
     pub(crate) fn get(&self, number: u32) -> io::Result<Arc<dyn VfsFile>> {
-        let removals = match self.lock().held(number) {
-            Ok(file) => return Ok(file),
-            Err(removals) => removals,
-        };
-        let file = self.vfs.open(&segment_path(&self.data, number), OpenMode::Read)?;
-        let mut open = self.lock();
-        if open.removals != removals {
-            // It may be the one removed meanwhile: kept here it would keep its space.
-            return Ok(file);
+        loop {
+            let removals = match self.lock().held(number) {
+                Ok(file) => return Ok(file),
+                Err(removals) => removals,
+            };
+            let file = self.vfs.open(&segment_path(&self.data, number), OpenMode::Read)?;
+            let mut open = self.lock();
+            // Else it may be the one removed meanwhile: kept here it would keep its space.
+            if open.removals == removals {
+                return Ok(open.keep(number, file));
+            }
         }
-        if open.files.len() >= READ_FILES_MAX {
-            let oldest = open.files.iter().min_by_key(|(_, (used, _))| *used).map(|(number, _)| *number);
-            oldest.and_then(|number| open.files.remove(&number));
-        }
-        let now = open.clock;
-        open.files.insert(number, (now, Arc::clone(&file)));
-        Ok(file)
     }
 
-    /// Closes a segment that is to be removed; who still reads it keeps it.
-    pub(crate) fn forget(&self, number: u32) {
+    /// Lets go of a segment that is removed, and returns it if somebody reads it. The last close is what frees its space.
+    pub(crate) fn forget(&self, number: u32) -> Option<Arc<dyn VfsFile>> {
         let mut open = self.lock();
-        open.files.remove(&number);
         open.removals = open.removals.wrapping_add(1);
+        open.files.remove(&number).map(|(_, file)| file)
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenFiles> {
@@ -111,6 +126,14 @@ pub(crate) struct Active {
     pub entries: Vec<Entry>,
     /// A sync failed: what of the file is on disk is unknown for ever, even if the disk was merely full.
     pub unsure: bool,
+    /// Where what was written here and is still in the system's memory begins.
+    recent: u64,
+}
+
+/// What of a segment the system may forget when it is durable up to `synced` and known from `recent` on.
+fn no_longer_recent(recent: u64, synced: u64) -> Option<Range<u64>> {
+    let end = synced.saturating_sub(RECENT_BYTES) / FORGET_BYTES * FORGET_BYTES;
+    (end > recent).then_some(recent..end)
 }
 
 impl Active {
@@ -150,7 +173,13 @@ impl Active {
         write_at(file.as_ref(), &codec.segment_header(&header), 0)?;
         file.sync_all()?;
         let synced = SEGMENT_HEADER_BYTES as u64;
-        Ok(Self { number, file, synced, allocated: allocated.max(synced), entries: Vec::new(), unsure: false })
+        let allocated = allocated.max(synced);
+        Ok(Self { number, file, synced, allocated, entries: Vec::new(), unsure: false, recent: 0 })
+    }
+
+    /// A segment of before, whose durable records `entries` end at `end`.
+    pub(crate) const fn reopened(number: u32, file: Arc<dyn VfsFile>, end: u64, entries: Vec<Entry>) -> Self {
+        Self { number, file, synced: end, allocated: end, entries, unsure: false, recent: end }
     }
 
     /// Takes disk space up to `end`, in whole steps if the disk has them.
@@ -174,6 +203,10 @@ impl Active {
         self.entries.extend_from_slice(entries);
         self.synced = end;
         self.allocated = self.allocated.max(end);
+        if let Some(old) = no_longer_recent(self.recent, self.synced) {
+            self.file.drop_cache(old.start, old.end.saturating_sub(old.start));
+            self.recent = old.end;
+        }
         Ok(())
     }
 
@@ -198,6 +231,17 @@ mod tests {
     use super::super::record::tests::codec;
     use super::super::vfs_mem::MemVfs;
     use super::*;
+
+    #[test]
+    fn what_was_written_last_stays_in_memory() {
+        assert_eq!(no_longer_recent(0, RECENT_BYTES + FORGET_BYTES - 1), None);
+        assert_eq!(no_longer_recent(0, RECENT_BYTES + FORGET_BYTES + 1), Some(0..FORGET_BYTES));
+        assert_eq!(no_longer_recent(FORGET_BYTES, RECENT_BYTES + FORGET_BYTES + 1), None);
+        assert_eq!(
+            no_longer_recent(FORGET_BYTES, RECENT_BYTES + 5 * FORGET_BYTES),
+            Some(FORGET_BYTES..5 * FORGET_BYTES)
+        );
+    }
 
     #[test]
     fn names_are_strict() {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use super::super::recovery::read_footer;
 use super::super::scan::Scanned;
 use super::super::segment::{segment_path, segments_dir};
 use super::super::verify::{Damage, Whole, read_whole};
-use super::super::vfs::OpenMode;
+use super::super::vfs::{OpenMode, VfsFile};
 use super::{Room, bury, in_reach};
 
 /// Segments with less than this in use are worth the copying.
@@ -27,7 +28,9 @@ pub(crate) const ALIVE_PERCENT: u64 = 50;
 /// The same when a person asks: whatever gives a tenth back.
 const ALIVE_PERCENT_BY_HAND: u64 = 90;
 /// Bytes copied in one step: small enough that what clients wait for is not held up behind it.
-const STEP_BYTES: u64 = 512 * 1024;
+const STEP_BYTES: u64 = 256 * 1024;
+/// Bytes of a removed segment given back to the file system in one step.
+const CUT_BYTES: u64 = 4 << 20;
 /// Records handed in, or looked at, in one step.
 const STEP_RECORDS: usize = 32;
 const STEP_LOOKS: usize = 4096;
@@ -45,6 +48,7 @@ pub(crate) enum Stepped {
 #[derive(Debug)]
 pub(crate) struct Compactor {
     run: Option<Run>,
+    leftover: Option<Leftover>,
     alive_percent: u64,
     /// Segments removed.
     pub segments: u64,
@@ -72,7 +76,7 @@ struct Run {
 
 impl Default for Compactor {
     fn default() -> Self {
-        Self { run: None, alive_percent: ALIVE_PERCENT, segments: 0, copied: 0, freed: 0 }
+        Self { run: None, leftover: None, alive_percent: ALIVE_PERCENT, segments: 0, copied: 0, freed: 0 }
     }
 }
 
@@ -85,6 +89,7 @@ impl Compactor {
     /// Lets go of the segment under way; what was copied stays copied.
     pub(crate) fn cancel(&mut self) {
         self.run = None;
+        self.leftover = None;
         self.alive_percent = ALIVE_PERCENT;
     }
 
@@ -99,13 +104,17 @@ impl Compactor {
     /// # Errors
     /// The system's, or the store's if it takes no copies; the segment stays as it is.
     pub(crate) fn step(&mut self, room: &Room, log: &mut dyn Log, wall_ms: u64) -> io::Result<Stepped> {
+        if let Some(leftover) = self.leftover.take() {
+            self.leftover = leftover.cut()?;
+            return Ok(Stepped::Busy);
+        }
         let Some(mut run) = self.run.take() else { return self.choose(room, log) };
         if let Some(other) = run.others.pop() {
             run.search(room, other)?;
         } else if run.next < run.entries.len() {
             self.copied = self.copied.saturating_add(run.copy(room, log, wall_ms)?);
         } else {
-            run.remove(room)?;
+            self.leftover = Some(run.remove(room)?);
             self.segments = self.segments.saturating_add(1);
             self.freed = self.freed.saturating_add(run.stored);
             return Ok(Stepped::Busy);
@@ -261,7 +270,7 @@ impl Run {
     }
 
     /// Removes the segment once nothing in it is in use.
-    fn remove(&self, room: &Room) -> io::Result<()> {
+    fn remove(&self, room: &Room) -> io::Result<Leftover> {
         let shared = &room.shared;
         let live = shared.index().segments.get(self.segment).map_or(0, |held| held.live);
         if live > 0 && self.whole {
@@ -273,13 +282,38 @@ impl Run {
             let lost = shared.index_mut().forget_segment(self.segment);
             tracing::error!(segment = self.segment, lost, "records whose headers are damaged are lost");
         }
-        room.vfs.remove(&segment_path(&room.data, self.segment))?;
+        let path = segment_path(&room.data, self.segment);
+        let file = room.vfs.open(&path, OpenMode::Write)?;
+        let length = file.length()?;
+        room.vfs.remove(&path)?;
         shared.index_mut().segments.remove(self.segment);
-        shared.files.forget(self.segment);
+        let reader = shared.files.forget(self.segment);
         // Should the entry come back after a crash, everything in it is either dead or there twice.
         let synced = room.vfs.sync_dir(&segments_dir(&room.data));
         shared.space.freed(self.stored);
-        synced
+        synced.map(|()| Leftover { file, reader, length })
+    }
+}
+
+/// A segment without a name, durably. Its space is given back piece by piece: a disk that gets hundreds of megabytes back
+/// at once answers nobody meanwhile.
+#[derive(Debug)]
+struct Leftover {
+    file: Arc<dyn VfsFile>,
+    /// What readers have open.
+    reader: Option<Arc<dyn VfsFile>>,
+    length: u64,
+}
+
+impl Leftover {
+    /// Gives the last piece back; `None` when all is given back, or will be when its last reader ends.
+    fn cut(self) -> io::Result<Option<Self>> {
+        if self.reader.as_ref().is_some_and(|file| Arc::strong_count(file) > 1) {
+            return Ok(None);
+        }
+        let length = self.length.saturating_sub(CUT_BYTES);
+        self.file.set_length(length)?;
+        Ok((length > 0).then_some(Self { length, ..self }))
     }
 }
 

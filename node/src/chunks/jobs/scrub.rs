@@ -105,6 +105,8 @@ impl Scrubber {
             return Ok(Stepped::Busy);
         }
         let Some(pass) = &mut self.pass else { return Ok(Stepped::Idle) };
+        // Compaction may have removed it since the step before, and cuts it then.
+        pass.check.take_if(|check| room.shared.index().segments.get(check.number).is_none());
         let Some(check) = &mut pass.check else {
             if pass.open_next(room)? {
                 return Ok(Stepped::Busy);

@@ -2,8 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::super::commit::{Draft, Writer};
+use super::super::jobs::compact::Stepped;
+use super::super::jobs::scrub::Scrubber;
+use super::super::log::Log;
+use super::super::record::Kind;
 use super::super::vfs::DirId;
 use super::super::workers::Command;
+use super::world::{LOOK, SHARDS, compact, crash_config, put_draft, room, shard, shard_id, writer_with};
 use super::*;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -189,4 +195,50 @@ fn readers_find_every_shard_while_compaction_moves_it() {
         assert!(reads > 100, "{reads}");
     });
     assert_eq!(store.shards(), kept.len());
+}
+
+/// A writer with all [`SHARDS`] in segments of a few records.
+fn written(vfs: &MemVfs) -> Writer {
+    let (mut writer, _) = writer_with(vfs, crash_config()).unwrap();
+    let put: Vec<_> = (0..SHARDS).flat_map(|n| writer.commit(vec![put_draft(&shard(n), group(1))])).collect();
+    assert!(put.iter().all(Result::is_ok), "{put:?}");
+    writer
+}
+
+fn bury_most(writer: &mut Writer) {
+    let dead = (0..SHARDS).filter(|n| n % 6 != 0);
+    let drafts = dead.map(|n| Draft::mark(Kind::Tombstone, *shard_id(n).as_bytes(), [0; 32])).collect();
+    assert!(writer.commit(drafts).iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_scrub_lets_go_of_a_segment_that_compaction_removes() {
+    let vfs = MemVfs::default();
+    let mut writer = written(&vfs);
+    let room = room(&writer);
+    let mut scrub = Scrubber::default();
+    scrub.begin(&room, 0, LOOK);
+    // The first segment is open and not read yet.
+    assert!(matches!(scrub.step(&room, &mut writer, LOOK), Ok(Stepped::Busy)));
+    let at = scrub.segment().unwrap();
+    bury_most(&mut writer);
+    assert!(compact(&mut writer).unwrap() > 1);
+    assert!(vfs.contents(&segment_path(data(), at)).is_none(), "segment {at} is still there");
+    while let Stepped::Busy = scrub.step(&room, &mut writer, LOOK).unwrap() {}
+    assert_eq!((scrub.found.damaged, scrub.found.lost), (0, 0));
+    super::world::consistent(&writer, "after the scrub");
+}
+
+#[test]
+fn who_reads_a_removed_segment_reads_it_to_the_end() {
+    let vfs = MemVfs::default();
+    let mut writer = written(&vfs);
+    let slot = writer.shared.find(shard_id(6).as_bytes()).unwrap();
+    let reader = writer.shared.files.get(slot.segment).unwrap();
+    let length = reader.length().unwrap();
+    bury_most(&mut writer);
+    compact(&mut writer).unwrap();
+    assert!(vfs.contents(&segment_path(data(), slot.segment)).is_none());
+    assert_eq!(reader.length().unwrap(), length, "cut under its reader");
+    assert_ne!(writer.shared.find(shard_id(6).as_bytes()).unwrap().segment, slot.segment);
 }
