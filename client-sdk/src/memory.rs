@@ -35,6 +35,12 @@ pub enum Fault {
     Corrupts,
     /// It ends its answers early.
     Truncates,
+    /// It serves a shard that was not asked for, of the same length.
+    ServesAnother,
+    /// It closes the lane in the middle of its answers.
+    Closes,
+    /// It begins to answer and never goes on.
+    Stalls,
     /// It takes this many more stores, then it is down.
     DiesAfter(u32),
     /// It acknowledges with a receipt about something else.
@@ -295,22 +301,30 @@ impl ShardTransport for MemorySwarm {
     async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
         let ranges: Vec<Range<u64>> =
             job.ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
-        let mut encoded = self.with(node, |node| {
+        let (mut encoded, fault) = self.with(node, |node| {
             if let Fault::Refuses(reason) = node.fault {
                 return Err(TransferError::refused(reason));
             }
-            let shard = node.shards.get(&job.shard).ok_or(TransferError::refused(Refusal::NotFound))?;
-            let mut encoded = encode_ranges(shard, &ranges).map_err(|_| TransferError::refused(Refusal::Malformed))?;
+            let mut shard = node.shards.get(&job.shard).cloned().ok_or(TransferError::refused(Refusal::NotFound))?;
+            if node.fault == Fault::ServesAnother {
+                shard = shard.iter().rev().copied().collect();
+            }
+            let mut encoded = encode_ranges(&shard, &ranges).map_err(|_| TransferError::refused(Refusal::Malformed))?;
             match node.fault {
                 Fault::Corrupts => {
                     let middle = encoded.len() / 2;
                     encoded.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
                 }
                 Fault::Truncates => encoded.truncate(encoded.len() / 2),
+                Fault::Closes => return Err(TransferError::Lost("closed within an answer".into())),
                 _ => {}
             }
-            Ok(encoded)
+            Ok((encoded, node.fault))
         })?;
+        job.meter.add(encoded.len() as u64 / 2);
+        if fault == Fault::Stalls {
+            return std::future::pending().await;
+        }
         self.moved.lock().unwrap_or_else(PoisonError::into_inner).served += encoded.len() as u64;
         let lied = |error: &dyn std::error::Error| TransferError::Lied(error.to_string());
         let mut verifier = SliceVerifier::new(job.shard, u64::from(job.length), &ranges)

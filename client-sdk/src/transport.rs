@@ -4,6 +4,8 @@
 //! up on a node is decided by the sessions.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +28,36 @@ pub struct StoreJob {
     pub shard: ShardId,
     /// The masked bytes.
     pub bytes: Bytes,
+    /// Silence that ends the transfer, milliseconds.
+    pub silence_ms: u64,
+}
+
+/// How far a transfer is. The transport adds, whoever waits for the transfer looks.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<Moved>);
+
+#[derive(Debug, Default)]
+struct Moved {
+    begun: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    /// It is its turn: from now on silence counts.
+    pub fn begin(&self) {
+        self.0.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// `bytes` more came.
+    pub fn add(&self, bytes: u64) {
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes that came so far, if it has begun.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.0.begun.load(Ordering::Relaxed).then(|| self.0.bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// Ranges of one shard on their way back.
@@ -39,6 +71,8 @@ pub struct RetrieveJob {
     pub ranges: Vec<ByteRange>,
     /// Echoed in the serve statement.
     pub nonce: Nonce,
+    /// Counts encoded bytes as they come.
+    pub meter: Meter,
 }
 
 /// Carries requests and shards to nodes.
@@ -59,9 +93,10 @@ pub trait ShardTransport: Send + Sync + 'static {
         deadline: Duration,
     ) -> impl Future<Output = Result<Response, TransferError>> + Send;
 
-    /// Sends one shard; the signed reply is for the caller to check.
+    /// Sends one shard; the signed reply is for the caller to check. Dropping the future stops it and costs no lane.
     fn store(&self, node: NodeId, job: StoreJob) -> impl Future<Output = Result<Signed, TransferError>> + Send;
 
-    /// Fetches ranges of one shard: exactly their bytes, back to back, verified against the shard id.
+    /// Fetches ranges of one shard: exactly their bytes, back to back, verified against the shard id. Dropping the future
+    /// stops it and costs no lane.
     fn retrieve(&self, node: NodeId, job: RetrieveJob) -> impl Future<Output = Result<Bytes, TransferError>> + Send;
 }

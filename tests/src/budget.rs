@@ -49,3 +49,5 @@ pub const KILLS: Budget = Budget { name: "kill -9 under load", quick: 40, long: 
 pub const SPARSE_BYTES: Budget = Budget { name: "bytes of a sparse file", quick: 256 << 20, long: 1 << 30 };
 /// Times a small disk is filled and freed.
 pub const FULL_DISK_CYCLES: Budget = Budget { name: "cycles of a full disk", quick: 100, long: 300 };
+/// Bytes sent over an uplink of 5 Mb/s, twice that with parity.
+pub const UPLINK_BYTES: Budget = Budget { name: "bytes over a slow uplink", quick: 4 << 20, long: 32 << 20 };

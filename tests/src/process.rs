@@ -39,8 +39,17 @@ impl Shoald {
     /// # Errors
     /// If it does not start or says something else than its ready line.
     pub fn start(program: &str, data: &Path, more: &[&str]) -> Result<Self> {
-        let mut child = Command::new(program)
-            .args(["run", "--json", "--network", NETWORK, "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"])
+        Self::start_as(Command::new(program), "127.0.0.1", data, more)
+    }
+
+    /// Starts `command run` on a free port of `address`, wherever the command runs, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start or says something else than its ready line.
+    pub fn start_as(mut command: Command, address: &str, data: &Path, more: &[&str]) -> Result<Self> {
+        let listen = format!("/ip4/{address}/tcp/0");
+        let mut child = command
+            .args(["run", "--json", "--network", NETWORK, "--listen", &listen, "--data-dir"])
             .arg(data)
             .args(more)
             .stdin(Stdio::null())
@@ -129,7 +138,12 @@ impl Shoal {
     /// The command, for callers that pipe into it.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        self.command_as(Command::new(&self.program), arguments)
+    }
+
+    /// The same, started as `command`, wherever that runs.
+    #[must_use]
+    pub fn command_as(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
             .env_clear()

@@ -7,8 +7,10 @@
 
 mod desk;
 mod error;
+mod fetch;
 mod fleet;
 mod open;
+mod peers;
 mod read;
 mod records;
 mod send;

@@ -13,7 +13,8 @@ use shoal_protocol::record::{OwnerRecord, PlacementRecord, RecordKind};
 use shoal_protocol::{NodeId, PublicKey, SegmentNumber, ShardId, Signed};
 use zeroize::Zeroizing;
 
-use super::read::{Shunned, Source};
+use super::fetch::Source;
+use super::peers::Peers;
 use super::{Client, Fleet, RetrieveError};
 use crate::keys::{Locator, ReadKey, RootKey, VerifyKey};
 use crate::manifest::{
@@ -113,10 +114,16 @@ impl OpenFile {
         self.source.read.is_some()
     }
 
+    /// Nodes that were silent for so long while reading that others were asked as well, and how often.
+    #[must_use]
+    pub fn stalls(&self) -> Vec<(NodeId, u32)> {
+        self.source.peers.history(|history| history.stalls().collect())
+    }
+
     /// Nodes that proved useless while reading, and why.
     #[must_use]
     pub fn shunned(&self) -> Vec<(NodeId, crate::transfer::TransferError)> {
-        self.source.shunned.list()
+        self.source.peers.shunned()
     }
 
     /// Every shard of every segment and page, in order.
@@ -180,7 +187,7 @@ impl<T: ShardTransport> Client<T> {
             verify: keys.verify,
             read: keys.read,
             placement: Arc::new(placement),
-            shunned: Arc::new(Shunned::default()),
+            peers: Arc::new(Peers::default()),
         };
         let tree = self.tree(&source, shape, &owner_record.root, cached, fleet).await?;
         Ok(OpenFile { source, tree, owner_record })

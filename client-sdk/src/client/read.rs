@@ -1,82 +1,33 @@
-//! The network half of a retrieval: fetches the units that a list of pieces needs, decodes them, delivers in order.
+//! A retrieval: which parts of which segments a list of pieces needs, fetched ahead and delivered in order.
 //!
 //! A piece inside one frame costs one unit from one node. Larger ones are cut into the partial first row, the full rows
 //! and the partial last row, so that nothing but whole units around the piece is moved. Segments are fetched ahead, a
-//! bounded number of bytes; a node that lies, is gone or stalls is remembered for the run and not asked again.
+//! bounded number of bytes; who is asked for a part is the business of `fetch.rs`.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::stream::{self, FuturesUnordered, StreamExt};
-use shoal_protocol::layout::Code;
+use futures::stream::{self, StreamExt};
+use shoal_protocol::SegmentNumber;
 use shoal_protocol::limits::UNIT;
 use shoal_protocol::page::SegmentRef;
-use shoal_protocol::receipt::ByteRange;
-use shoal_protocol::record::PlacementRecord;
-use shoal_protocol::{NodeId, Refusal, SegmentNumber};
 
+use super::fetch::{Part, Source};
 use super::{Client, Fleet, OpenFile, RetrieveError};
-use crate::keys::{ReadKey, VerifyKey};
 use crate::manifest::Piece;
-use crate::pipeline::{FileLayout, SegmentOpener, StoredSegment};
-use crate::transfer::{FetchSession, FetchState, TransferError};
-use crate::transport::{RetrieveJob, ShardTransport};
+use crate::pipeline::StoredSegment;
+use crate::transport::ShardTransport;
 
 /// Coded bytes fetched ahead, at most; at least one segment.
 const AHEAD_BYTES: usize = 64 << 20;
 /// Segments fetched ahead, at most.
 const AHEAD_SEGMENTS: usize = 8;
-/// Times a busy node is asked for one unit.
-const ATTEMPTS: u32 = 5;
-/// First wait after BUSY, milliseconds; doubles.
-const BUSY_MS: u64 = 100;
-
 /// Plaintext bytes delivered since the last call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadProgress {
     /// Bytes.
     pub bytes: u64,
-}
-
-/// Nodes that are of no use in this run, and why.
-#[derive(Debug, Default)]
-pub(super) struct Shunned(Mutex<BTreeMap<NodeId, TransferError>>);
-
-impl Shunned {
-    fn add(&self, node: NodeId, error: TransferError) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(node).or_insert(error);
-    }
-
-    fn has(&self, node: &NodeId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(node)
-    }
-
-    /// Who was shunned, and why.
-    pub(super) fn list(&self) -> Vec<(NodeId, TransferError)> {
-        let shunned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shunned.iter().map(|(node, error)| (*node, error.clone())).collect()
-    }
-}
-
-/// What is needed to fetch any segment of one file.
-#[derive(Clone)]
-pub(super) struct Source {
-    pub(super) layout: FileLayout,
-    pub(super) verify: VerifyKey,
-    pub(super) read: Option<ReadKey>,
-    pub(super) placement: Arc<PlacementRecord>,
-    pub(super) shunned: Arc<Shunned>,
-}
-
-/// Some columns of some rows of a segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Part {
-    rows: Range<usize>,
-    columns: Range<usize>,
 }
 
 /// Cuts a plaintext range of a segment into parts, in order.
@@ -209,103 +160,6 @@ impl<T: ShardTransport> Client<T> {
         bytes.drain(..skip);
         Ok(bytes)
     }
-
-    async fn fetch_part(
-        &self,
-        source: &Source,
-        fleet: &Fleet,
-        number: SegmentNumber,
-        segment: &SegmentRef,
-        opener: Arc<SegmentOpener>,
-        part: Part,
-    ) -> Result<Vec<u8>, RetrieveError> {
-        let code = source.layout.code();
-        let holders: Vec<Option<NodeId>> = (0..segment.shards.len())
-            .map(|unit| source.placement.holder(number, unit).map(|holder| holder.node))
-            .map(|node| node.filter(|node| fleet.get(node).is_some() && !source.shunned.has(node)))
-            .collect();
-        let available: Vec<bool> = holders.iter().map(Option::is_some).collect();
-        let mut session = FetchSession::new(code, part.columns.clone(), &available);
-        let range = opener.stored().shard_range(&part.rows);
-        let range = range.ok_or_else(|| RetrieveError::Integrity(format!("segment {number} has no such rows")))?;
-        let mut units: BTreeMap<usize, Bytes> = BTreeMap::new();
-        let mut failures: Vec<(NodeId, TransferError)> = Vec::new();
-        let mut flights = FuturesUnordered::new();
-        loop {
-            while let Some(unit) = session.poll() {
-                let (Some(Some(node)), Some(shard)) = (holders.get(unit).copied(), segment.shards.get(unit)) else {
-                    session.failed(unit);
-                    continue;
-                };
-                let job = self.unit_job(opener.stored(), shard, &range);
-                flights.push(async move { (unit, node, self.fetch_unit(node, job).await) });
-            }
-            match session.state() {
-                FetchState::Pending => {}
-                FetchState::Direct | FetchState::Rebuild => break,
-                FetchState::Failed { have } => {
-                    failures.extend(source.shunned.list());
-                    let segment = number.to_string();
-                    return Err(RetrieveError::TooFewShards { segment, have, need: code.k(), failures });
-                }
-            }
-            let Some((unit, node, result)) = flights.next().await else {
-                return Err(RetrieveError::Integrity(format!("segment {number}: fetch stalled")));
-            };
-            match result {
-                Ok(bytes) => {
-                    units.insert(unit, bytes);
-                    session.arrived(unit);
-                }
-                Err(error) => {
-                    tracing::info!(%node, segment = %number, unit, %error, "unit not fetched");
-                    if shuns(&error) {
-                        source.shunned.add(node, error.clone());
-                    }
-                    failures.push((node, error));
-                    session.failed(unit);
-                }
-            }
-        }
-        drop(flights);
-        decode(opener, part, units, code, number).await
-    }
-
-    fn unit_job(&self, stored: &StoredSegment, shard: shoal_protocol::ShardId, range: &Range<u64>) -> RetrieveJob {
-        let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        RetrieveJob {
-            shard,
-            length: narrow(stored.shape().shard_length() as u64),
-            ranges: vec![ByteRange { start: narrow(range.start), end: narrow(range.end) }],
-            nonce: self.nonce(),
-        }
-    }
-
-    /// One unit range from one node; a busy node is asked again, a broken connection made again once.
-    async fn fetch_unit(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
-        let mut attempt = 0;
-        loop {
-            let error = match self.transport.retrieve(node, job.clone()).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => error,
-            };
-            attempt += 1;
-            match &error {
-                TransferError::Refused { reason: Refusal::Busy | Refusal::TimedOut, retry_after_ms }
-                    if attempt < ATTEMPTS =>
-                {
-                    let wait = u64::from(*retry_after_ms).clamp(BUSY_MS << attempt.min(5), 5_000);
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
-                }
-                TransferError::Lost(_) | TransferError::Unreachable(_) if attempt < 2 => {
-                    if self.reconnect(node).await.is_err() {
-                        return Err(error);
-                    }
-                }
-                _ => return Err(error),
-            }
-        }
-    }
 }
 
 /// First plaintext byte of a part within its segment.
@@ -316,55 +170,4 @@ fn first_byte(stored: &StoredSegment, part: &Part) -> Option<usize> {
         .checked_mul(shape.code().row_plain())?
         .checked_add(part.columns.start.checked_mul(shape.frame_plain(row))?)?;
     (byte < shape.plain()).then_some(byte)
-}
-
-/// Whether the node is of no further use in this run.
-const fn shuns(error: &TransferError) -> bool {
-    match error {
-        TransferError::Refused { reason, .. } => {
-            matches!(reason, Refusal::Denied | Refusal::Stopping | Refusal::Unsupported)
-        }
-        TransferError::Unreachable(_)
-        | TransferError::Lost(_)
-        | TransferError::TooSlow
-        | TransferError::Lied(_)
-        | TransferError::Protocol(_) => true,
-    }
-}
-
-/// Unmasks, rebuilds and opens on a thread for such work.
-async fn decode(
-    opener: Arc<SegmentOpener>,
-    part: Part,
-    units: BTreeMap<usize, Bytes>,
-    code: Code,
-    number: SegmentNumber,
-) -> Result<Vec<u8>, RetrieveError> {
-    let work = tokio::task::spawn_blocking(move || {
-        let direct = part.columns.clone().map(|column| units.iter().find(|(unit, _)| *unit % code.n() == column));
-        let direct: Option<Vec<(usize, Vec<u8>)>> =
-            direct.map(|found| found.map(|(unit, bytes)| (*unit, bytes.to_vec()))).collect();
-        match direct {
-            Some(frames) if part.rows.len() == 1 => {
-                let mut out = Vec::new();
-                for (unit, bytes) in frames {
-                    out.extend_from_slice(&opener.open_frame(part.rows.start, unit, bytes)?);
-                }
-                Ok(out)
-            }
-            _ => {
-                let sources = units.into_iter().map(|(unit, bytes)| (unit, bytes.to_vec())).collect();
-                let plain = opener.open_rows(part.rows.clone(), sources)?;
-                // Of a single row only some columns may be wanted.
-                let frame = opener.stored().shape().frame_plain(part.rows.start);
-                if part.rows.len() > 1 {
-                    return Ok(plain);
-                }
-                let end = plain.len().min(part.columns.end * frame);
-                Ok(plain.get(part.columns.start * frame..end).unwrap_or_default().to_vec())
-            }
-        }
-    });
-    let opened: Result<Vec<u8>, crate::pipeline::OpenError> = work.await.map_err(|_| RetrieveError::Interrupted)?;
-    opened.map_err(|error| RetrieveError::Integrity(format!("segment {number}: {error}")))
 }

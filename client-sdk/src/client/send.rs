@@ -10,14 +10,17 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shoal_protocol::{GroupId, NodeId, Refusal, SegmentNumber, ShardId};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::desk::Desks;
+use super::desk::{Desks, Place};
 use super::{Client, UploadError, UploadProgress};
 use crate::pipeline::SegmentShards;
-use crate::transfer::{Expected, StoreAction, StoreOutcome, StoreSession, StoreTask, TransferError, check_receipt};
+use crate::transfer::{
+    Expected, Sent, StoreAction, StoreOutcome, StoreSession, StoreTask, TransferError, check_receipt,
+};
 use crate::transport::{ShardTransport, StoreJob};
 
-type Flight = BoxFuture<'static, (StoreTask, Result<u64, TransferError>)>;
+type Flight = BoxFuture<'static, (StoreTask, Result<(u64, Duration), TransferError>)>;
 
 /// What one upload sends with.
 pub(super) struct Sender<T> {
@@ -44,13 +47,14 @@ impl<T: ShardTransport> Sender<T> {
         let mut ready: BTreeMap<SegmentNumber, ReadySegment> = BTreeMap::new();
         let mut flights: FuturesUnordered<Flight> = FuturesUnordered::new();
         let mut closed = false;
+        let begun = Instant::now();
         loop {
             while let Some(action) = self.session.poll() {
                 match action {
-                    StoreAction::Send { task, delay_ms } => {
+                    StoreAction::Send { task, delay_ms, silence_ms } => {
                         let shard = ready.get(&task.segment).and_then(|segment| segment.shards.get(task.unit)).cloned();
                         if let Some(shard) = shard {
-                            flights.push(self.flight(task, shard, delay_ms));
+                            flights.push(self.flight(task, shard, delay_ms, silence_ms));
                         }
                     }
                     StoreAction::Release(segment) => {
@@ -72,9 +76,10 @@ impl<T: ShardTransport> Sender<T> {
                     None => closed = true,
                 },
                 Some((task, result)) = flights.next(), if !flights.is_empty() => match result {
-                    Ok(bytes) => {
+                    Ok((bytes, took)) => {
                         progress(UploadProgress::Sent { bytes });
-                        self.session.stored(task);
+                        let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        self.session.stored(task, Sent { bytes, took, now_ms });
                     }
                     Err(error) => {
                         tracing::info!(node = %task.node, segment = %task.segment, unit = task.unit, %error, "shard not stored");
@@ -108,15 +113,15 @@ impl<T: ShardTransport> Sender<T> {
         UploadError::TooFewHolders { have, need: self.least, failures }
     }
 
-    fn flight(&self, task: StoreTask, (shard, bytes): (ShardId, Bytes), delay_ms: u64) -> Flight {
+    fn flight(&self, task: StoreTask, (shard, bytes): (ShardId, Bytes), delay_ms: u64, silence_ms: u64) -> Flight {
         let (client, desks, group) = (self.client.clone(), Arc::clone(&self.desks), self.group);
         Box::pin(async move {
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
-            let sent = bytes.len() as u64;
-            let result = client.store_one(&desks, group, task.node, shard, bytes).await;
-            (task, result.map(|()| sent))
+            let (sent, begun) = (bytes.len() as u64, Instant::now());
+            let result = client.store_one(&desks, group, task.node, (shard, bytes), silence_ms).await;
+            (task, result.map(|()| (sent, begun.elapsed())))
         })
     }
 }
@@ -128,8 +133,8 @@ impl<T: ShardTransport> Client<T> {
         desks: &Desks<T>,
         group: GroupId,
         node: NodeId,
-        shard: ShardId,
-        bytes: Bytes,
+        (shard, bytes): (ShardId, Bytes),
+        silence_ms: u64,
     ) -> Result<(), TransferError> {
         let length = u32::try_from(bytes.len()).map_err(|_| TransferError::refused(Refusal::TooLarge))?;
         let place = match desks.place(node, length, self.now()).await {
@@ -145,9 +150,10 @@ impl<T: ShardTransport> Client<T> {
             other => other?,
         };
         let nonce = self.nonce();
-        let job = StoreJob { reservation: place.reservation, boot_epoch: place.boot_epoch, nonce, shard, bytes };
+        let Place { reservation, boot_epoch } = place;
+        let job = StoreJob { reservation, boot_epoch, nonce, shard, bytes, silence_ms };
         let signed = self.transport.store(node, job).await?;
-        let expected = Expected { node, shard, length, group, nonce, boot_epoch: place.boot_epoch };
+        let expected = Expected { node, shard, length, group, nonce, boot_epoch };
         check_receipt(&signed, &expected, &self.network, self.now())
             .map(drop)
             .map_err(|error| TransferError::Lied(error.to_string()))

@@ -2,6 +2,9 @@
 
 mod exchange;
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +12,7 @@ use ed25519_dalek::SigningKey;
 use shoal_protocol::control::{Request, Response};
 use shoal_protocol::{NetworkId, NodeId, Refusal, Signed, UnixMillis};
 use shoal_swarm::{DialError, LaneError, RequestError, SwarmHandle};
+use tokio::sync::oneshot;
 
 use crate::client::with_causes;
 use crate::transfer::TransferError;
@@ -22,26 +26,34 @@ const LANE_WAIT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct LaneTransport {
     swarm: SwarmHandle,
+    host: Arc<Host>,
+    clock: fn() -> UnixMillis,
+}
+
+/// Who this side is.
+#[derive(Debug)]
+struct Host {
     network: NetworkId,
     identity: SigningKey,
-    clock: fn() -> UnixMillis,
+}
+
+impl Host {
+    const fn parties(&self, node: NodeId, now: UnixMillis) -> Parties<'_> {
+        Parties { network: &self.network, node, identity: &self.identity, now }
+    }
 }
 
 impl LaneTransport {
     /// Uses `swarm`, which must have been started with the same identity.
     #[must_use]
-    pub const fn new(swarm: SwarmHandle, network: NetworkId, identity: SigningKey, clock: fn() -> UnixMillis) -> Self {
-        Self { swarm, network, identity, clock }
+    pub fn new(swarm: SwarmHandle, network: NetworkId, identity: SigningKey, clock: fn() -> UnixMillis) -> Self {
+        Self { swarm, host: Arc::new(Host { network, identity }), clock }
     }
 
     /// The swarm underneath.
     #[must_use]
     pub const fn swarm(&self) -> &SwarmHandle {
         &self.swarm
-    }
-
-    fn parties(&self, node: NodeId) -> Parties<'_> {
-        Parties { network: &self.network, node, identity: &self.identity, now: (self.clock)() }
     }
 
     async fn lane(&self, node: NodeId) -> Result<shoal_swarm::ShardLane, TransferError> {
@@ -53,6 +65,18 @@ impl LaneTransport {
             LaneError::Closed => TransferError::Lost(error.to_string()),
         })
     }
+}
+
+/// Runs an exchange on a task of its own, so that a caller that gives up costs no lane: the task brings the lane back
+/// in step and releases it.
+async fn detached<T: Send + 'static>(
+    exchange: impl Future<Output = Result<T, TransferError>> + Send + 'static,
+    stop: oneshot::Sender<Infallible>,
+) -> Result<T, TransferError> {
+    let exchange = tokio::spawn(exchange);
+    let result = exchange.await.map_err(|error| TransferError::Lost(error.to_string()));
+    drop(stop);
+    result?
 }
 
 fn finish<T>(lane: shoal_swarm::ShardLane, ended: Ended<T>) -> Result<T, TransferError> {
@@ -94,13 +118,23 @@ impl ShardTransport for LaneTransport {
 
     async fn store(&self, node: NodeId, job: StoreJob) -> Result<Signed, TransferError> {
         let mut lane = self.lane(node).await?;
-        let ended = exchange::store(&mut lane, &job, self.parties(node)).await;
-        finish(lane, ended)
+        let (stop, cancelled) = oneshot::channel();
+        let (host, now) = (Arc::clone(&self.host), (self.clock)());
+        let exchange = async move {
+            let ended = exchange::store(&mut lane, &job, host.parties(node, now), cancelled).await;
+            finish(lane, ended)
+        };
+        detached(exchange, stop).await
     }
 
     async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
         let mut lane = self.lane(node).await?;
-        let ended = exchange::retrieve(&mut lane, &job, self.parties(node)).await;
-        finish(lane, ended)
+        let (stop, cancelled) = oneshot::channel();
+        let (host, now) = (Arc::clone(&self.host), (self.clock)());
+        let exchange = async move {
+            let ended = exchange::retrieve(&mut lane, &job, host.parties(node, now), cancelled).await;
+            finish(lane, ended)
+        };
+        detached(exchange, stop).await
     }
 }

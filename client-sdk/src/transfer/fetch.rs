@@ -1,8 +1,8 @@
 //! One rectangular fetch: some columns of some rows of one segment, from whoever still has them.
 //!
 //! The data columns that are wanted are asked for directly: a range inside one frame costs one node. When one of them
-//! fails, a replica of it is asked next; without one, any `k` distinct columns will do and further ones are asked for
-//! until `k` are there. The session knows nothing of bytes, peers or time.
+//! fails or stalls, a replica of it is asked next; without one, any `k` distinct columns will do and further ones are
+//! asked for until `k` are there. What stalled may still arrive. The session knows nothing of bytes, peers or time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,10 +24,25 @@ pub enum FetchState {
     },
 }
 
+/// What is known of the holder of a unit before it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chance {
+    /// There is none to ask.
+    None,
+    /// It was silent when it was last asked for anything: only if nobody better is left.
+    Poor,
+    /// Nothing speaks against it.
+    Good,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnitState {
     Unasked,
+    /// Not asked yet, of a holder with a poor chance.
+    Avoided,
     Asked,
+    /// Asked and silent for too long: others are asked meanwhile.
+    Stalled,
     Arrived,
     Gone,
 }
@@ -43,10 +58,15 @@ pub struct FetchSession {
 }
 
 impl FetchSession {
-    /// A fetch of the data columns `wanted`, where `available` says for every unit whether a holder is known.
+    /// A fetch of the data columns `wanted`, where `chances` says for every unit what is known of its holder.
     #[must_use]
-    pub fn new(code: Code, wanted: impl IntoIterator<Item = usize>, available: &[bool]) -> Self {
-        let units = available.iter().map(|known| if *known { UnitState::Unasked } else { UnitState::Gone }).collect();
+    pub fn new(code: Code, wanted: impl IntoIterator<Item = usize>, chances: &[Chance]) -> Self {
+        let state = |chance: &Chance| match chance {
+            Chance::None => UnitState::Gone,
+            Chance::Poor => UnitState::Avoided,
+            Chance::Good => UnitState::Unasked,
+        };
+        let units = chances.iter().map(state).collect();
         let wanted: BTreeSet<usize> = wanted.into_iter().filter(|column| *column < code.k()).collect();
         let mut session = Self { code, wanted, units, queue: VecDeque::new(), rebuilding: false };
         session.plan();
@@ -62,6 +82,14 @@ impl FetchSession {
     pub fn arrived(&mut self, unit: usize) {
         self.set(unit, UnitState::Arrived);
         self.plan();
+    }
+
+    /// The unit was asked for and is silent for too long. It may still arrive.
+    pub fn stalled(&mut self, unit: usize) {
+        if self.units.get(unit) == Some(&UnitState::Asked) {
+            self.set(unit, UnitState::Stalled);
+            self.plan();
+        }
     }
 
     /// The unit did not arrive, or was wrong.
@@ -98,13 +126,13 @@ impl FetchSession {
         self.units.iter().enumerate().filter(|(_, state)| keep(**state)).map(|(unit, _)| unit % n).collect()
     }
 
-    /// The best unasked unit of every column that has one, in column order.
-    fn unasked(&self) -> BTreeMap<usize, usize> {
-        let mut best = BTreeMap::new();
-        for (unit, _) in self.units.iter().enumerate().filter(|(_, state)| **state == UnitState::Unasked) {
-            best.entry(unit % self.code.n()).or_insert(unit);
+    /// The first unit of every column that has one in this state, in column order.
+    fn first_of(&self, wanted: UnitState) -> BTreeMap<usize, usize> {
+        let mut first = BTreeMap::new();
+        for (unit, _) in self.units.iter().enumerate().filter(|(_, state)| **state == wanted) {
+            first.entry(unit % self.code.n()).or_insert(unit);
         }
-        best
+        first
     }
 
     fn ask(&mut self, unit: usize) {
@@ -118,7 +146,7 @@ impl FetchSession {
             return;
         }
         let underway = self.columns(|state| matches!(state, UnitState::Asked | UnitState::Arrived));
-        let unasked = self.unasked();
+        let unasked = self.first_of(UnitState::Unasked);
         if !self.rebuilding {
             let missing: Vec<usize> = self.wanted.difference(&underway).copied().collect();
             let direct: Vec<usize> = missing.iter().filter_map(|column| unasked.get(column).copied()).collect();
@@ -129,8 +157,12 @@ impl FetchSession {
             }
         }
         let lacking = self.code.k().saturating_sub(underway.len());
+        // A column of which one unit has a poor chance may have a better replica, which then comes first.
+        let avoided = self.first_of(UnitState::Avoided).into_iter().filter(|(column, _)| !unasked.contains_key(column));
         let more: Vec<usize> = unasked
-            .into_iter()
+            .iter()
+            .map(|(column, unit)| (*column, *unit))
+            .chain(avoided)
             .filter(|(column, _)| !underway.contains(column))
             .map(|(_, unit)| unit)
             .take(lacking)
@@ -143,13 +175,15 @@ impl FetchSession {
 mod tests {
     use super::*;
 
+    const GOOD: Chance = Chance::Good;
+
     fn drain(session: &mut FetchSession) -> Vec<usize> {
         std::iter::from_fn(|| session.poll()).collect()
     }
 
     #[test]
     fn one_column_costs_one_unit_when_its_holder_is_there() {
-        let mut session = FetchSession::new(Code::new(4, 2).unwrap(), [2], &[true; 6]);
+        let mut session = FetchSession::new(Code::new(4, 2).unwrap(), [2], &[GOOD; 6]);
         assert_eq!(drain(&mut session), [2]);
         session.arrived(2);
         assert_eq!(session.state(), FetchState::Direct);
@@ -157,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_lost_column_is_rebuilt_from_k_others() {
-        let mut session = FetchSession::new(Code::new(4, 2).unwrap(), [2], &[true; 6]);
+        let mut session = FetchSession::new(Code::new(4, 2).unwrap(), [2], &[GOOD; 6]);
         assert_eq!(drain(&mut session), [2]);
         session.failed(2);
         assert_eq!(drain(&mut session), [0, 1, 3, 4]);
@@ -169,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_replica_is_asked_before_anything_is_rebuilt() {
-        let mut session = FetchSession::new(Code::new(2, 1).unwrap(), [0, 1], &[true; 6]);
+        let mut session = FetchSession::new(Code::new(2, 1).unwrap(), [0, 1], &[GOOD; 6]);
         assert_eq!(drain(&mut session), [0, 1]);
         session.failed(1);
         assert_eq!(drain(&mut session), [4]);
@@ -180,19 +214,71 @@ mod tests {
 
     #[test]
     fn too_few_columns_fail_at_once() {
-        let session = FetchSession::new(Code::new(4, 2).unwrap(), 0..4, &[true, true, true, false, false, false]);
+        let session = FetchSession::new(
+            Code::new(4, 2).unwrap(),
+            0..4,
+            &[GOOD, GOOD, GOOD, Chance::None, Chance::None, Chance::None],
+        );
         assert_eq!(session.state(), FetchState::Failed { have: 3 });
-        let mut one = FetchSession::new(Code::new(4, 2).unwrap(), [1], &[false, true, false, false, false, false]);
+        let mut one = FetchSession::new(
+            Code::new(4, 2).unwrap(),
+            [1],
+            &[Chance::None, GOOD, Chance::None, Chance::None, Chance::None, Chance::None],
+        );
         assert_eq!(drain(&mut one), [1]);
         one.failed(1);
         assert_eq!(one.state(), FetchState::Failed { have: 0 });
     }
 
     #[test]
+    fn a_stalled_unit_is_hedged_once_and_may_still_win() {
+        let mut session = FetchSession::new(Code::new(4, 2).unwrap(), 0..4, &[GOOD; 6]);
+        assert_eq!(drain(&mut session), [0, 1, 2, 3]);
+        session.stalled(2);
+        assert_eq!(drain(&mut session), [4]);
+        session.stalled(2);
+        assert!(drain(&mut session).is_empty());
+        [0, 1, 3].into_iter().for_each(|unit| session.arrived(unit));
+        let mut other = FetchSession::new(Code::new(4, 2).unwrap(), 0..4, &[GOOD; 6]);
+        drain(&mut other);
+        other.stalled(2);
+        [0, 1, 2, 3].into_iter().for_each(|unit| other.arrived(unit));
+        assert_eq!(other.state(), FetchState::Direct);
+        session.arrived(4);
+        assert_eq!(session.state(), FetchState::Rebuild);
+    }
+
+    #[test]
+    fn everybody_stalled_is_still_pending() {
+        let mut session = FetchSession::new(Code::new(2, 1).unwrap(), 0..2, &[GOOD; 3]);
+        for unit in [0, 1, 2] {
+            drain(&mut session);
+            session.stalled(unit);
+        }
+        assert_eq!(session.state(), FetchState::Pending);
+        session.failed(0);
+        session.arrived(1);
+        session.arrived(2);
+        assert_eq!(session.state(), FetchState::Rebuild);
+    }
+
+    #[test]
+    fn holders_with_a_poor_chance_are_asked_last() {
+        let chances = [Chance::Poor, GOOD, GOOD, GOOD, GOOD, Chance::Poor];
+        let mut session = FetchSession::new(Code::new(4, 2).unwrap(), 0..4, &chances);
+        assert_eq!(drain(&mut session), [1, 2, 3, 4]);
+        session.failed(3);
+        assert_eq!(drain(&mut session), [0]);
+        let replicas = [Chance::Poor, GOOD, GOOD, GOOD, GOOD, GOOD];
+        let mut session = FetchSession::new(Code::new(2, 1).unwrap(), [0], &replicas);
+        assert_eq!(drain(&mut session), [3], "another replica of the same column");
+    }
+
+    #[test]
     fn any_order_of_answers_ends_right() {
         let code = Code::new(3, 3).unwrap();
         for lost in 0u32..64 {
-            let mut session = FetchSession::new(code, 0..3, &[true; 6]);
+            let mut session = FetchSession::new(code, 0..3, &[GOOD; 6]);
             while session.state() == FetchState::Pending {
                 let unit = session.poll().expect("pending without a question");
                 if lost & (1 << unit) == 0 { session.arrived(unit) } else { session.failed(unit) }

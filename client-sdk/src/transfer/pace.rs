@@ -13,13 +13,20 @@ pub struct Pace {
     window_start: u64,
     window_bytes: u64,
     last: u64,
+    silence: u64,
 }
 
 impl Pace {
     /// A transfer that begins at `now`.
     #[must_use]
     pub const fn new(now: u64) -> Self {
-        Self { window_start: now, window_bytes: 0, last: now }
+        Self::with_silence(now, SILENCE_MS)
+    }
+
+    /// A transfer that begins at `now` and ends at a silence of `silence` milliseconds.
+    #[must_use]
+    pub const fn with_silence(now: u64, silence: u64) -> Self {
+        Self { window_start: now, window_bytes: 0, last: now, silence }
     }
 
     /// `bytes` moved by `now`.
@@ -35,7 +42,7 @@ impl Pace {
     /// When to give up unless something moves: the end of silence or of the window.
     #[must_use]
     pub fn deadline(&self) -> u64 {
-        (self.last.saturating_add(SILENCE_MS)).min(self.window_start.saturating_add(WINDOW_MS))
+        (self.last.saturating_add(self.silence)).min(self.window_start.saturating_add(WINDOW_MS))
     }
 }
 

@@ -5,28 +5,31 @@
 //! happened, not what was planned, becomes the placement: it is folded from the receipts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use shoal_protocol::layout::Code;
 use shoal_protocol::record::{PlacementRange, slot_of};
 use shoal_protocol::{NodeId, SegmentNumber};
 
-use super::TransferError;
+use super::pace::SILENCE_MS;
+use super::{Crowd, TransferError, Window};
+
+/// Silence after which a node is given up while another can take its place, milliseconds.
+const SILENCE_WITH_SPARE_MS: u64 = 8_000;
 
 /// Bounds of one upload.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreLimits {
     /// Segments under way at once.
     pub segments: usize,
-    /// Shards under way to one node at once.
-    pub per_node: usize,
     /// Times a shard is offered to one node when the node says "later" or the connection breaks.
     pub attempts: u32,
 }
 
 impl Default for StoreLimits {
-    /// Two segments (at most 128 MiB of shards), two shards a node, five attempts.
+    /// Two segments (at most 128 MiB of shards), five attempts.
     fn default() -> Self {
-        Self { segments: 2, per_node: 2, attempts: 5 }
+        Self { segments: 2, attempts: 5 }
     }
 }
 
@@ -43,6 +46,17 @@ pub struct StoreTask {
     pub attempt: u32,
 }
 
+/// What a receipt cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes of the shard.
+    pub bytes: u64,
+    /// From its first byte to the receipt.
+    pub took: Duration,
+    /// When the receipt came, milliseconds of any monotone clock.
+    pub now_ms: u64,
+}
+
 /// What the session wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreAction {
@@ -52,6 +66,8 @@ pub enum StoreAction {
         task: StoreTask,
         /// Milliseconds to wait first.
         delay_ms: u64,
+        /// Silence after which it has failed, milliseconds: less where another node stands by.
+        silence_ms: u64,
     },
     /// Every shard of the segment is receipted or given up: its bytes may be dropped.
     Release(SegmentNumber),
@@ -89,6 +105,8 @@ pub struct StoreSession {
     open: BTreeMap<SegmentNumber, Segment>,
     waiting: BTreeMap<NodeId, VecDeque<StoreTask>>,
     flying: BTreeMap<NodeId, usize>,
+    windows: BTreeMap<NodeId, Window>,
+    crowd: Crowd,
     done: Vec<(SegmentNumber, Vec<Option<NodeId>>)>,
     failed: BTreeMap<NodeId, TransferError>,
     actions: VecDeque<StoreAction>,
@@ -108,6 +126,8 @@ impl StoreSession {
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
             flying: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            crowd: Crowd::default(),
             done: Vec::new(),
             failed: BTreeMap::new(),
             actions: VecDeque::new(),
@@ -138,8 +158,11 @@ impl StoreSession {
     }
 
     /// The node receipted the shard.
-    pub fn stored(&mut self, task: StoreTask) {
+    pub fn stored(&mut self, task: StoreTask, sent: Sent) {
         self.landed(task.node);
+        self.windows.entry(task.node).or_default().finished(sent.bytes, sent.took);
+        let took_ms = u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX);
+        self.crowd.finished(sent.bytes, took_ms, sent.now_ms);
         if let Some(segment) = self.open.get_mut(&task.segment)
             && segment.open.remove(&task.unit)
             && let Some(held) = segment.held.get_mut(task.unit)
@@ -153,13 +176,15 @@ impl StoreSession {
     /// The node did not take the shard.
     pub fn failed(&mut self, task: StoreTask, error: TransferError) {
         self.landed(task.node);
+        self.windows.entry(task.node).or_default().failed();
         let again = task.attempt.saturating_add(1);
         if error.retryable() && again < self.limits.attempts && !self.failed.contains_key(&task.node) {
             let hint =
                 if let TransferError::Refused { retry_after_ms, .. } = error { u64::from(retry_after_ms) } else { 0 };
             let delay_ms = hint.clamp(100 << again.min(6), 10_000);
             *self.flying.entry(task.node).or_default() += 1;
-            self.actions.push_back(StoreAction::Send { task: StoreTask { attempt: again, ..task }, delay_ms });
+            let task = StoreTask { attempt: again, ..task };
+            self.actions.push_back(StoreAction::Send { task, delay_ms, silence_ms: self.silence_ms() });
             return;
         }
         self.drop_node(task.node, error);
@@ -283,21 +308,37 @@ impl StoreSession {
         }
     }
 
+    /// Sends what waits, the nodes in turns, as far as their windows and the uplink allow.
     fn dispatch(&mut self) {
-        for (node, queue) in &mut self.waiting {
-            let flying = self.flying.entry(*node).or_default();
-            while *flying < self.limits.per_node {
-                let Some(task) = queue.pop_front() else { break };
-                *flying += 1;
-                self.actions.push_back(StoreAction::Send { task, delay_ms: 0 });
+        let silence_ms = self.silence_ms();
+        let mut flying: usize = self.flying.values().sum();
+        let mut more = true;
+        while more {
+            more = false;
+            for (node, queue) in &mut self.waiting {
+                let there = self.flying.entry(*node).or_default();
+                let window = self.windows.get(node).map_or_else(|| Window::default().size(), Window::size);
+                if *there >= window || flying >= self.crowd.limit() {
+                    continue;
+                }
+                let Some(task) = queue.pop_front() else { continue };
+                *there += 1;
+                flying += 1;
+                more = true;
+                self.actions.push_back(StoreAction::Send { task, delay_ms: 0, silence_ms });
             }
         }
         self.waiting.retain(|_, queue| !queue.is_empty());
+    }
+
+    fn silence_ms(&self) -> u64 {
+        if self.spares.is_empty() { SILENCE_MS } else { SILENCE_WITH_SPARE_MS }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::CROWD_MIN;
     use super::*;
     use shoal_protocol::Refusal;
 
@@ -319,7 +360,7 @@ mod tests {
             }
             match session.poll() {
                 Some(StoreAction::Send { task, .. }) => match answer(task) {
-                    Ok(()) => session.stored(task),
+                    Ok(()) => session.stored(task, Sent { bytes: 1 << 20, took: Duration::from_millis(10), now_ms: 0 }),
                     Err(error) => session.failed(task, error),
                 },
                 Some(StoreAction::Release(_)) => {}
@@ -388,6 +429,39 @@ mod tests {
         });
         assert_eq!(tries, 5);
         assert_eq!(outcome.missing.len(), 1);
+    }
+
+    #[test]
+    fn few_are_sent_at_once_until_receipts_say_what_the_uplink_bears() {
+        let mut session = session(30, 0);
+        session.add(SegmentNumber(0));
+        let mut sent: Vec<StoreTask> = Vec::new();
+        let poll = |session: &mut StoreSession| {
+            let more = std::iter::from_fn(|| session.poll());
+            let tasks = more.filter_map(|action| match action {
+                StoreAction::Send { task, silence_ms, .. } => (silence_ms == SILENCE_MS).then_some(task),
+                StoreAction::Release(_) => None,
+            });
+            tasks.collect::<Vec<_>>()
+        };
+        sent.extend(poll(&mut session));
+        assert_eq!(sent.len(), CROWD_MIN);
+        assert_eq!(sent.iter().map(|task| task.node).collect::<BTreeSet<_>>().len(), CROWD_MIN, "a node each");
+        // A megabyte in ten milliseconds: the uplink is no reason to wait.
+        session.stored(sent[0], Sent { bytes: 1 << 20, took: Duration::from_millis(10), now_ms: 10 });
+        assert_eq!(poll(&mut session).len(), 30 - CROWD_MIN);
+    }
+
+    #[test]
+    fn silence_is_borne_for_less_long_where_a_spare_stands_by() {
+        let mut session = session(6, 1);
+        session.add(SegmentNumber(0));
+        let Some(StoreAction::Send { task, silence_ms, .. }) = session.poll() else { panic!("nothing to send") };
+        assert_eq!(silence_ms, SILENCE_WITH_SPARE_MS);
+        session.failed(task, TransferError::TooSlow);
+        let rest: Vec<_> = std::iter::from_fn(|| session.poll()).collect();
+        let to_spare = |action: &StoreAction| matches!(action, StoreAction::Send { task, silence_ms: SILENCE_MS, .. } if task.node == node(7));
+        assert!(rest.iter().any(to_spare), "{rest:?}");
     }
 
     #[test]

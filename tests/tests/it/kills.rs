@@ -8,8 +8,8 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shoal_client::net::LaneTransport;
-use shoal_client::transfer::{Expected, check_receipt};
-use shoal_client::transport::{RetrieveJob, ShardTransport, StoreJob};
+use shoal_client::transfer::{Expected, SILENCE_MS, check_receipt};
+use shoal_client::transport::{Meter, RetrieveJob, ShardTransport, StoreJob};
 use shoal_protocol::control::{Hello, Request, Reserve, Response};
 use shoal_protocol::group::Group;
 use shoal_protocol::limits::LEASE_MS_DEFAULT;
@@ -86,8 +86,14 @@ impl Writer {
         };
         let shard = ShardId::of(&payload);
         let nonce = Nonce::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes().first_chunk().unwrap());
-        let job =
-            StoreJob { reservation: *reserved.ids.first()?, boot_epoch: self.boot_epoch, nonce, shard, bytes: payload };
+        let job = StoreJob {
+            reservation: *reserved.ids.first()?,
+            boot_epoch: self.boot_epoch,
+            nonce,
+            shard,
+            bytes: payload,
+            silence_ms: SILENCE_MS,
+        };
         let receipt = self.transport.store(self.node, job).await.ok()?;
         let expected =
             Expected { node: self.node, shard, length, group: self.group_id, nonce, boot_epoch: self.boot_epoch };
@@ -103,6 +109,7 @@ impl Writer {
             length,
             ranges: vec![ByteRange { start: 0, end: length }],
             nonce: Nonce::from_bytes([1; 16]),
+            meter: Meter::default(),
         };
         let back = self.transport.retrieve(self.node, job).await;
         assert!(back.as_ref().is_ok_and(|back| **back == *want), "acknowledged shard {n} is lost: {:?}", back.err());

@@ -6,4 +6,6 @@ mod kills;
 mod memory_loop;
 mod mutations;
 mod processes;
+mod stalls;
 mod store_commands;
+mod uplink;

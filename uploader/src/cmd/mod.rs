@@ -25,6 +25,7 @@ use crate::exit::Problem;
 use crate::password;
 use crate::session::{Session, variable};
 use crate::target;
+use crate::text::count;
 
 /// Runs what blocks beside the tasks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
@@ -47,10 +48,13 @@ impl Opened {
         }
     }
 
-    /// Ends the visit; warnings of it and of the nodes that proved useless.
+    /// Ends the visit; warnings of it and of the nodes that proved useless or slow.
     async fn close(self) -> Vec<String> {
         let mut warnings = self.session.leave().await;
         warnings.extend(self.file.shunned().iter().map(|(node, error)| format!("{node} was passed over: {error}")));
+        let times = |stalls| count(u64::from(stalls), "time", "times");
+        let stalls = self.file.stalls().into_iter();
+        warnings.extend(stalls.map(|(node, stalls)| format!("{node} was silent {}: others were asked", times(stalls))));
         warnings
     }
 }
