@@ -5,8 +5,8 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use bao_tree::iter::{BaoChunk, ResponseIter};
 use bao_tree::ChunkRanges;
+use bao_tree::iter::{BaoChunk, ResponseIter};
 use shoal_protocol::audit::{
     AuditParties, AuditRequest, AuditStatement, Challenge, answer_bytes_max, answer_digest, leaf_ranges, positions,
     whole_hasher,
@@ -72,10 +72,8 @@ fn prove(context: &Context, auditor: &NodeId, request: &AuditRequest) -> Result<
 }
 
 fn slices(context: &Context, request: &AuditRequest, leaves: &[u32], most: usize) -> Result<Vec<u8>, Refusal> {
-    let ranges: Vec<Range<u64>> = leaf_ranges(leaves, request.length)
-        .iter()
-        .map(|range| u64::from(range.start)..u64::from(range.end))
-        .collect();
+    let ranges: Vec<Range<u64>> =
+        leaf_ranges(leaves, request.length).iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
     let mut answer = Vec::new();
     let mut sink = |piece: &[u8]| {
         if answer.len().saturating_add(piece.len()) > most {
