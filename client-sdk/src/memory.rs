@@ -268,7 +268,8 @@ impl MemoryNode {
             }
         };
         match self.fault {
-            Fault::Corrupts => answer.iter_mut().last().into_iter().for_each(|byte| *byte ^= 1),
+            // The first: of a whole answer no more than its token is compared.
+            Fault::Corrupts => answer.first_mut().into_iter().for_each(|byte| *byte ^= 1),
             Fault::Truncates => answer.truncate(answer.len() / 2),
             _ => {}
         }

@@ -17,7 +17,7 @@ use shoal_protocol::capability::Capability;
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::{KDF_MEMORY_KIB_MIN, LEASE_MS_DEFAULT};
 use shoal_protocol::sealing::KdfParams;
-use shoal_protocol::{NetworkId, NodeId, Suite, UnixMillis};
+use shoal_protocol::{NetworkId, Suite, UnixMillis};
 use zeroize::Zeroizing;
 
 /// The password of all samples.
