@@ -4,6 +4,7 @@
 //! arguments. With `net` it carries the sessions over real lanes. It never decides who is trusted and never sees a
 //! password longer than it takes to hash it.
 
+pub mod audit;
 #[cfg(feature = "net")]
 pub mod client;
 pub mod keys;

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use shoal_protocol::audit::{
+    AuditParties, AuditRequest, AuditStatement, Challenge, answer_digest, leaf_ranges, positions, whole_answer,
+};
 use shoal_protocol::control::{Hello, PROTOCOL_VERSION, Request, Reserved, Response};
 use shoal_protocol::group::Group;
 use shoal_protocol::peer_record::PeerRecord;
@@ -20,6 +23,9 @@ use shoal_protocol::{
 use crate::pipeline::verify::{SliceVerifier, encode_ranges};
 use crate::transfer::{TransferError, append_wanted};
 use crate::transport::{RetrieveJob, ShardTransport, StoreJob};
+
+/// The id of the one client: a swarm in memory has no connections that would tell.
+pub const MEMORY_CLIENT: NodeId = NodeId::from_bytes([250; 32]);
 
 /// What is wrong with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +51,10 @@ pub enum Fault {
     DiesAfter(u32),
     /// It acknowledges with a receipt about something else.
     ForgesReceipts,
+    /// It has dropped every shard, and says so.
+    Forgets,
+    /// It signs its first answer to an audit again and again.
+    ReplaysAudits,
 }
 
 #[derive(Debug)]
@@ -55,6 +65,8 @@ struct MemoryNode {
     records: BTreeMap<RecordKey, Signed>,
     reservations: BTreeMap<ReservationId, (u32, GroupId, UnixMillis)>,
     next: u64,
+    /// The first answer to an audit, for [`Fault::ReplaysAudits`].
+    first_audit: Option<(AuditStatement, Vec<u8>)>,
     fault: Fault,
 }
 
@@ -88,6 +100,7 @@ impl MemorySwarm {
                 records: BTreeMap::new(),
                 reservations: BTreeMap::new(),
                 next: 0,
+                first_audit: None,
                 fault: Fault::None,
                 signer,
             };
@@ -169,6 +182,7 @@ impl MemoryNode {
         swarm: &MemorySwarm,
         records: Vec<Signed>,
     ) -> Result<Response, TransferError> {
+        let auditor = MEMORY_CLIENT;
         let own = node_of(&self.signer);
         Ok(match request {
             Request::Hello(_) => Response::Hello(Hello {
@@ -228,10 +242,57 @@ impl MemoryNode {
                 Some(record) => Response::Record { record: record.clone(), more: false },
                 None => return Err(TransferError::refused(Refusal::NotFound)),
             },
-            Request::Locate { .. } | Request::Audit(_) | Request::Losses { .. } => {
+            Request::Audit(request) => self.audit(request, auditor, swarm)?,
+            Request::Locate { .. } | Request::Losses { .. } => {
                 return Err(TransferError::refused(Refusal::Unsupported));
             }
         })
+    }
+
+    fn audit(
+        &mut self,
+        request: &AuditRequest,
+        auditor: NodeId,
+        swarm: &MemorySwarm,
+    ) -> Result<Response, TransferError> {
+        match self.fault {
+            Fault::Refuses(reason) => return Err(TransferError::refused(reason)),
+            Fault::Forgets => return Err(TransferError::refused(Refusal::NotFound)),
+            _ => {}
+        }
+        let shard = self.shards.get(&request.shard).ok_or(TransferError::refused(Refusal::NotFound))?;
+        let malformed = |_| TransferError::refused(Refusal::Malformed);
+        let mut answer = match &request.challenge {
+            Challenge::Whole { challenge } => whole_answer(challenge, shard).to_vec(),
+            Challenge::Slices { seed, count } => {
+                let parties = AuditParties { network: &swarm.network, auditor: &auditor, node: &node_of(&self.signer) };
+                let leaves = positions(parties, seed, &request.shard, request.length, *count);
+                let ranges = leaf_ranges(&leaves, request.length);
+                let ranges: Vec<Range<u64>> =
+                    ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
+                encode_ranges(shard, &ranges).map_err(malformed)?
+            }
+        };
+        match self.fault {
+            // The first: of a whole answer no more than its token is compared.
+            Fault::Corrupts => answer.first_mut().into_iter().for_each(|byte| *byte ^= 1),
+            Fault::Truncates => answer.truncate(answer.len() / 2),
+            _ => {}
+        }
+        let mut statement = AuditStatement {
+            request: request.clone(),
+            digest: answer_digest(&answer),
+            auditor,
+            boot_epoch: self.boot_epoch,
+            time: (swarm.clock)(),
+        };
+        if self.fault == Fault::ReplaysAudits {
+            let first = self.first_audit.get_or_insert((statement, answer)).clone();
+            // As clever as it gets: the statement is about the new request, the answer is the old one.
+            statement = AuditStatement { request: request.clone(), ..first.0 };
+            answer = first.1;
+        }
+        Ok(Response::Audit { statement: Signed::seal(&statement, &self.signer, &swarm.network), answer })
     }
 
     fn receipt(

@@ -108,7 +108,28 @@ pub fn answer_digest(answer: &[u8]) -> [u8; 32] {
 /// audit token is its first 16 bytes, minted by whoever holds the shard.
 #[must_use]
 pub fn whole_answer(challenge: &[u8; 32], shard: &[u8]) -> [u8; 32] {
-    *blake3::keyed_hash(&derive(AUDIT_WHOLE, &[challenge]), shard).as_bytes()
+    *whole_hasher(challenge).update(shard).finalize().as_bytes()
+}
+
+/// The hasher behind [`whole_answer`], for a shard that is not in memory.
+#[must_use]
+pub fn whole_hasher(challenge: &[u8; 32]) -> blake3::Hasher {
+    blake3::Hasher::new_keyed(&derive(AUDIT_WHOLE, &[challenge]))
+}
+
+/// Most bytes of an answer: 32 to [`Challenge::Whole`]; to [`Challenge::Slices`] every leaf with a path of its own.
+#[must_use]
+pub fn answer_bytes_max(length: u32, challenge: &Challenge) -> u64 {
+    match challenge {
+        Challenge::Whole { .. } => 32,
+        Challenge::Slices { count, .. } => {
+            let leaves = length.div_ceil(LEAF);
+            // Parents above a leaf: the height of the tree.
+            let height = u64::from(leaves.max(1).next_power_of_two().trailing_zeros());
+            let each = u64::from(LEAF).saturating_add(height.saturating_mul(64));
+            u64::from(*count).min(u64::from(leaves)).saturating_mul(each)
+        }
+    }
 }
 
 /// The byte ranges of ascending leaves, neighbours joined: the answer to [`Challenge::Slices`] is their encoding as a
@@ -202,5 +223,15 @@ mod tests {
         assert_ne!(answer, whole_answer(&[2; 32], &shard));
         assert_ne!(answer, whole_answer(&[1; 32], &shard[..4999]));
         assert_ne!(answer, ShardId::of(&shard).as_bytes()[..]);
+    }
+
+    #[test]
+    fn answers_of_any_shard_fit_a_control_frame() {
+        let slices = |count| Challenge::Slices { seed: [0; 32], count };
+        let most = answer_bytes_max(SHARD_MAX, &slices(32));
+        assert!(most + 2048 <= crate::limits::CONTROL_FRAME_MAX as u64, "{most}");
+        assert_eq!(answer_bytes_max(3000, &slices(32)), 3 * (1024 + 128));
+        assert_eq!(answer_bytes_max(1, &slices(1)), 1024);
+        assert_eq!(answer_bytes_max(SHARD_MAX, &Challenge::Whole { challenge: [0; 32] }), 32);
     }
 }

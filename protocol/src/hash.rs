@@ -71,6 +71,10 @@ contexts! {
     AUDIT_WHOLE = "shoal audit whole v1";
     /// Digest an audit answer is signed over.
     AUDIT_ANSWER = "shoal audit answer v1";
+    /// Challenge of one round of whole-shard audits of one shard.
+    AUDIT_CHALLENGE = "shoal audit challenge v1";
+    /// Checksum of a transcript file.
+    AUDIT_TRANSCRIPT = "shoal audit transcript v1";
     /// Key of all MACs in a node's segment log: segment headers, record headers, tables. Their magics tell them apart.
     LOG_HEADER = "shoal log header v1";
     /// Key of a cached page in a local manifest file, from the verify key.

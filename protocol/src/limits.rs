@@ -62,6 +62,10 @@ pub const STAT_MAX: usize = 256;
 pub const LOSSES_PAGE_MAX: usize = 256;
 /// Most slices of one AUDIT: 32 slices with their paths fit a control frame, 64 do not.
 pub const AUDIT_SLICES_MAX: usize = 32;
+/// Bytes of an audit token.
+pub const AUDIT_TOKEN: usize = 16;
+/// Most audit tokens of one shard: rounds of whole-shard audits.
+pub const AUDIT_ROUNDS_MAX: u8 = 64;
 /// Most ranges of one RETRIEVE.
 pub const RANGES_MAX: usize = 64;
 /// Freshness window of addressed messages, milliseconds, both ways.

@@ -8,7 +8,9 @@ use minicbor::{Decode, Encode};
 
 use crate::codec::{Bounded, bytes_array, ensure};
 use crate::id::ShardId;
-use crate::limits::{CODE_MAX, EXTENTS_MAX, INLINE_MAX, PAGE_ENTRIES_MAX, PATH_MAX, REPLICAS_MAX};
+use crate::limits::{
+    AUDIT_ROUNDS_MAX, AUDIT_TOKEN, CODE_MAX, EXTENTS_MAX, INLINE_MAX, PAGE_ENTRIES_MAX, PATH_MAX, REPLICAS_MAX,
+};
 use crate::sealing::{Salt, SealedBox};
 use crate::units::SegmentNumber;
 
@@ -76,14 +78,31 @@ pub struct SegmentRef {
 }
 
 impl SegmentRef {
+    /// Rounds of whole-shard audits its tokens are for.
+    #[must_use]
+    pub fn audit_rounds(&self) -> u8 {
+        let bytes = self.tokens.as_ref().map_or(0, Vec::len);
+        let rounds = bytes.checked_div(AUDIT_TOKEN.saturating_mul(self.shards.len())).unwrap_or(0);
+        u8::try_from(rounds).unwrap_or(u8::MAX).min(AUDIT_ROUNDS_MAX)
+    }
+
+    /// The token of round `round` of shard `unit`, if it was minted.
+    #[must_use]
+    pub fn audit_token(&self, round: u8, unit: usize) -> Option<[u8; AUDIT_TOKEN]> {
+        let at = usize::from(round).checked_mul(self.shards.len())?.checked_add(unit)?.checked_mul(AUDIT_TOKEN)?;
+        let token = self.tokens.as_ref()?.get(at..at.checked_add(AUDIT_TOKEN)?)?;
+        if unit < self.shards.len() { token.try_into().ok() } else { None }
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         let count = self.shards.len();
         ensure(self.shards.0.len() == count * ShardId::LEN, "shard ids of a segment")?;
         ensure(count >= 2 && count <= CODE_MAX * usize::from(REPLICAS_MAX), "count of shards in a segment")?;
         ensure(self.plain > 0, "empty segment")?;
-        let tokens = self.tokens.as_ref().map_or(16 * count, Vec::len);
+        let round = AUDIT_TOKEN * count;
+        let tokens = self.tokens.as_ref().map_or(round, Vec::len);
         ensure(
-            tokens > 0 && tokens.is_multiple_of(16 * count) && tokens <= 64 * 16 * count,
+            tokens > 0 && tokens.is_multiple_of(round) && tokens <= usize::from(AUDIT_ROUNDS_MAX) * round,
             "audit tokens of a segment",
         )
     }
@@ -307,6 +326,19 @@ mod tests {
         for path in ["a", "a/b", "..a/b..", "ü/ñ", " "] {
             assert!(is_safe_path(path), "{path:?}");
         }
+    }
+
+    #[test]
+    fn tokens_lie_round_by_round_unit_by_unit() {
+        let shards = ShardIds::new(&[ShardId::from_bytes([1; 32]), ShardId::from_bytes([2; 32])]);
+        let tokens: Vec<u8> = (0..6).flat_map(|token| [token; 16]).collect();
+        let segment = SegmentRef { salt: [0; 32], plain: 1, shards, last: true, tokens: Some(tokens) };
+        assert_eq!((segment.check(), segment.audit_rounds()), (Ok(()), 3));
+        assert_eq!(segment.audit_token(0, 1), Some([1; 16]));
+        assert_eq!(segment.audit_token(2, 0), Some([4; 16]));
+        assert_eq!((segment.audit_token(3, 0), segment.audit_token(0, 2)), (None, None));
+        let none = SegmentRef { tokens: None, ..segment };
+        assert_eq!((none.audit_rounds(), none.audit_token(0, 0)), (0, None));
     }
 
     #[test]

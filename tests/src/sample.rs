@@ -10,14 +10,14 @@ use shoal_client::client::{
     UploadOptions, UploadSource, Uploaded,
 };
 use shoal_client::manifest::Meta;
-use shoal_client::memory::MemorySwarm;
+use shoal_client::memory::{MEMORY_CLIENT, MemorySwarm};
 use shoal_client::placement::Profile;
 use shoal_client::transfer::StoreLimits;
 use shoal_protocol::capability::Capability;
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::{KDF_MEMORY_KIB_MIN, LEASE_MS_DEFAULT};
 use shoal_protocol::sealing::KdfParams;
-use shoal_protocol::{NetworkId, NodeId, Suite, UnixMillis};
+use shoal_protocol::{NetworkId, Suite, UnixMillis};
 use zeroize::Zeroizing;
 
 /// The password of all samples.
@@ -79,6 +79,7 @@ pub fn options(k: usize, m: usize) -> UploadOptions {
         password: Zeroizing::new(PASSWORD.to_vec()),
         lease_ms: LEASE_MS_DEFAULT,
         size_hint: None,
+        audit_rounds: 0,
         limits: StoreLimits::default(),
     }
 }
@@ -101,7 +102,7 @@ impl MemoryWorld {
     pub async fn new(seed: u64, count: u8) -> Result<Self, shoal_client::client::ConnectError> {
         let network = NetworkId::from_bytes([7; 32]);
         let swarm = Arc::new(MemorySwarm::new(network, count, clock));
-        let client = Client::new(Arc::clone(&swarm), network, NodeId::from_bytes([250; 32]), environment(seed));
+        let client = Client::new(Arc::clone(&swarm), network, MEMORY_CLIENT, environment(seed));
         let world = Self { swarm, client, fleet: Mutex::default() };
         world.discover().await?;
         Ok(world)

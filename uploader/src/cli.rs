@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use shoal_client::audit::SAMPLE_DEFAULT;
 use shoal_client::placement::{Profile, parse_code};
 use shoal_protocol::NetworkId;
 use shoal_protocol::layout::Code;
@@ -91,6 +92,8 @@ pub(crate) enum Command {
     Ls(ReadArgs),
     /// Ask the holders which shards they have: exit 0 if all, 3 if some are missing, 13 if too few are left
     Shards(ReadArgs),
+    /// Have the holders prove what they hold: exit 0 if all do, 3 if something is not proved, 14 if one lied or is damaged
+    Audit(AuditArgs),
     /// Check a manifest file without the swarm: exit 0 good, 12 wrong password, 14 damaged
     Validate(ValidateArgs),
     /// List or forget what was uploaded from here
@@ -101,8 +104,8 @@ pub(crate) enum Command {
 
 impl Command {
     /// The names of all commands.
-    pub(crate) const NAMES: [&'static str; 8] =
-        ["upload", "retrieve", "cat", "ls", "shards", "validate", "files", "id"];
+    pub(crate) const NAMES: [&'static str; 9] =
+        ["upload", "retrieve", "cat", "ls", "shards", "audit", "validate", "files", "id"];
 
     /// The name typed, and the `operation` of its report.
     pub(crate) const fn name(&self) -> &'static str {
@@ -112,6 +115,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Ls(_) => "ls",
             Self::Shards(_) => "shards",
+            Self::Audit(_) => "audit",
             Self::Validate(_) => "validate",
             Self::Files(_) => "files",
             Self::Id => "id",
@@ -167,6 +171,9 @@ pub(crate) struct UploadArgs {
     /// Let one node hold several shards of a segment: for tests, worthless as protection
     #[arg(long)]
     pub(crate) allow_colocate: bool,
+    /// Mint tokens for N whole-shard audits, 0 to 64: each hashes every shard once more, and can be used once
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub(crate) audit_rounds: u8,
     /// Cipher; auto is AES-256-GCM where the processor has instructions for it
     #[arg(long, value_enum, default_value_t = Cipher::Auto)]
     pub(crate) cipher: Cipher,
@@ -222,6 +229,27 @@ pub(crate) struct ReadArgs {
     /// Manifest file or capability
     #[arg(value_name = "TARGET")]
     pub(crate) target: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) access: TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Manifest file or capability; shoalv1 (from a file) is enough
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<OsString>,
+    /// Shards of each node to ask about in a round, drawn anew each time; all where it has no more
+    #[arg(long, value_name = "N", default_value_t = SAMPLE_DEFAULT as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sample: u32,
+    /// Rounds, 1 to 1000
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Ask for whole shards, where the upload has tokens left that a node has not seen; else, and for pages, slices
+    #[arg(long)]
+    pub(crate) whole: bool,
+    /// Judge a kept transcript again instead, without the swarm
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "capability_file", "sample", "rounds", "whole"])]
+    pub(crate) verify_transcript: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) access: TargetArgs,
 }

@@ -126,6 +126,13 @@ impl Home {
         Ok(Identity { key, file, exposed })
     }
 
+    /// A folder of the home, made if it is missing.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, HomeError> {
+        let folder = self.directory.join(name);
+        private_directory(&folder)?;
+        Ok(folder)
+    }
+
     /// What a JSON file of the home holds; nothing if there is none.
     pub(crate) fn load<T: DeserializeOwned>(&self, name: &str, max: usize) -> Result<Option<T>, HomeError> {
         let path = self.directory.join(name);

@@ -5,6 +5,7 @@
 //!
 //! Flow of a command: [`cli`] (what was typed) -> `cmd` (one file each) -> [`session`] (the swarm) -> [`report`].
 
+mod audits;
 mod catalogue;
 mod cli;
 mod cmd;
@@ -124,6 +125,7 @@ async fn dispatch(command: Command, common: Common) -> Result<Outcome, Problem> 
         Command::Cat(args) => cmd::cat::run(&common, args).await,
         Command::Ls(args) => cmd::ls::run(&common, args).await,
         Command::Shards(args) => cmd::shards::run(&common, args).await,
+        Command::Audit(args) => cmd::audit::run(&common, args).await,
         Command::Validate(args) => cmd::validate::run(args).await,
         Command::Files(args) => cmd::files::run(&args),
         Command::Id => cmd::id::run(&common),

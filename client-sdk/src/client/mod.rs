@@ -5,6 +5,7 @@
 //! Flow of a retrieval: capability -> records -> pages -> [`read`] (fetch sessions, verified bytes, decode) -> output.
 //! It keeps no state between calls and writes no file.
 
+mod audit;
 mod desk;
 mod error;
 mod fetch;
@@ -23,6 +24,7 @@ use shoal_protocol::{BootEpoch, NetworkId, NodeId, Nonce, UnixMillis};
 
 use crate::transport::ShardTransport;
 
+pub use audit::{AuditOptions, Audited};
 pub use error::{ConnectError, Failure, RetrieveError, UploadError, with_causes};
 pub use fleet::{FLEET_MAX, Fleet, LiveNode};
 pub use open::{Held, HeldState, OpenFile, Secret, ShardPlace};
@@ -92,6 +94,12 @@ impl<T: ShardTransport> Client<T> {
     #[must_use]
     pub const fn network(&self) -> &NetworkId {
         &self.network
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.node
     }
 
     /// The transport underneath.

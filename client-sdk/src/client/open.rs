@@ -7,8 +7,8 @@ use futures::stream::{self, StreamExt};
 use shoal_protocol::capability::{Capability, CapabilityKind};
 use shoal_protocol::control::{Request, Response};
 use shoal_protocol::layout::{Code, SegmentShape};
-use shoal_protocol::limits::STAT_MAX;
-use shoal_protocol::page::PageRef;
+use shoal_protocol::limits::{AUDIT_TOKEN, STAT_MAX};
+use shoal_protocol::page::{PageRef, SegmentRef};
 use shoal_protocol::record::{OwnerRecord, PlacementRecord, RecordKind};
 use shoal_protocol::{NodeId, PublicKey, SegmentNumber, ShardId, Signed};
 use zeroize::Zeroizing;
@@ -142,6 +142,18 @@ impl OpenFile {
             }
         }
         places
+    }
+
+    /// Rounds of whole-shard audits that its data segments have tokens for; 0 where the upload minted none.
+    #[must_use]
+    pub fn audit_rounds(&self) -> u8 {
+        self.tree.segments.iter().map(SegmentRef::audit_rounds).max().unwrap_or(0)
+    }
+
+    /// The token of a round of one shard. Pages have none.
+    pub(super) fn audit_token(&self, place: &ShardPlace, round: u8) -> Option<[u8; AUDIT_TOKEN]> {
+        let number = Some(place.segment).filter(|number| !number.is_page())?;
+        self.tree.segments.get(usize::try_from(number.0).ok()?)?.audit_token(round, place.unit)
     }
 
     pub(super) const fn source(&self) -> &Source {

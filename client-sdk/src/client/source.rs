@@ -8,7 +8,8 @@ use shoal_protocol::page::{Entry, PageRef};
 use tokio::sync::mpsc;
 
 use super::{Environment, UploadError};
-use crate::keys::ReadKey;
+use crate::audit::mint;
+use crate::keys::{AuditTokenKey, ReadKey};
 use crate::manifest::{
     BuildError, CachedPage, FileFeed, MANIFEST_MAX, Meta, PackError, Packer, TreeBuilder, TreeShape,
 };
@@ -57,6 +58,16 @@ pub(super) struct SealedSource {
     pub(super) pages: Vec<CachedPage>,
 }
 
+/// What sealing takes beside the source.
+pub(super) struct SealingKeys<'a> {
+    /// Seals data, and its verify key pages and audit tokens.
+    pub(super) read: &'a ReadKey,
+    /// Draws salts.
+    pub(super) environment: &'a Environment,
+    /// Rounds to mint audit tokens for.
+    pub(super) audit_rounds: u8,
+}
+
 /// Seals everything `source` gives and sends it into `out`, in order, the pages after or between the data.
 ///
 /// # Errors
@@ -64,16 +75,19 @@ pub(super) struct SealedSource {
 pub(super) fn seal_source(
     source: UploadSource,
     layout: FileLayout,
-    read: &ReadKey,
-    environment: &Environment,
+    keys: &SealingKeys<'_>,
     out: mpsc::Sender<SegmentShards>,
 ) -> Result<SealedSource, UploadError> {
+    let SealingKeys { read, environment, audit_rounds } = *keys;
     let shape =
         TreeShape { file: *layout.file(), suite: layout.suite(), code: layout.code(), replicas: layout.replicas() };
     let mut packer = Packer::new(shape.code, shape.replicas);
     let mut chunker = Chunker::new(shape.code);
     let mut tree = TreeBuilder::new(shape, read.clone(), || environment.random());
-    let mut sealer = Sealer { layout, read, environment, out, coded: 0, segments: 0, pages: Some(vec![]), cached: 0 };
+    let token_key = read.verify().audit_token_key(layout.file());
+    let tokens = Tokens { key: token_key, rounds: audit_rounds };
+    let mut sealer =
+        Sealer { layout, read, environment, tokens, out, coded: 0, segments: 0, pages: Some(vec![]), cached: 0 };
     let (mut bytes, mut entries) = (0u64, 0u64);
     let mut buffer = vec![0; READ_BYTES];
     for item in source {
@@ -128,10 +142,17 @@ fn feed_file(
     }
 }
 
+/// How audit tokens are minted.
+struct Tokens {
+    key: AuditTokenKey,
+    rounds: u8,
+}
+
 struct Sealer<'a> {
     layout: FileLayout,
     read: &'a ReadKey,
     environment: &'a Environment,
+    tokens: Tokens,
     out: mpsc::Sender<SegmentShards>,
     coded: u64,
     segments: u64,
@@ -185,7 +206,11 @@ impl Sealer<'_> {
             .map_err(|error| UploadError::Seal(error.to_string()))?;
         self.segments += 1;
         self.coded += sealed.shards.iter().map(|shard| shard.bytes.len() as u64).sum::<u64>();
-        let reference = sealed.reference.clone();
+        let mut reference = sealed.reference.clone();
+        // Pages have none: what refers to them lies in other pages and in the owner record, which must stay small.
+        if !sealed.number.is_page() {
+            reference.tokens = mint(&self.tokens.key, &sealed.shards, self.tokens.rounds);
+        }
         self.out.blocking_send(sealed).map_err(|_| UploadError::Interrupted)?;
         Ok(reference)
     }

@@ -17,10 +17,10 @@ use zeroize::Zeroizing;
 use super::desk::Desks;
 use super::records::RecordToKeep;
 use super::send::Sender;
-use super::source::{SealedSource, UploadSource, seal_source};
+use super::source::{SealedSource, SealingKeys, UploadSource, seal_source};
 use super::{Client, Fleet, LiveNode, UploadError};
 use crate::keys::{RootKey, kek, make_slot};
-use crate::manifest::{Capabilities, ManifestFile, capabilities, make_owner, make_placement};
+use crate::manifest::{Capabilities, ManifestFile, capabilities, fits_page, make_owner, make_placement};
 use crate::pipeline::FileLayout;
 use crate::placement::{Candidate, Placed, Placement, Profile, Rules, Warning, choose, place};
 use crate::transfer::{StoreLimits, StoreOutcome, StoreSession, TransferError};
@@ -52,6 +52,9 @@ pub struct UploadOptions {
     pub lease_ms: u64,
     /// Bytes of the source, where known: only for room and placement, never trusted.
     pub size_hint: Option<u64>,
+    /// Rounds of whole-shard audits to mint tokens for, 0 to 64: each hashes every shard once more, and adds 16 bytes a
+    /// shard to the pages.
+    pub audit_rounds: u8,
     /// Bounds of what is under way.
     pub limits: StoreLimits,
 }
@@ -166,10 +169,18 @@ impl<T: ShardTransport> Client<T> {
         let plan = self.plan(options, fleet, file)?;
         let layout = FileLayout::new(file, options.suite, plan.code, plan.placement.replicas)
             .map_err(|error| UploadError::Seal(error.to_string()))?;
+        if !fits_page(layout.units(), options.audit_rounds) {
+            let (units, rounds) = (layout.units(), options.audit_rounds);
+            let what = format!("tokens of {rounds} audit rounds for {units} shards a segment do not fit a page");
+            return Err(UploadError::TooLarge(what));
+        }
         let group = self.group(&root, options, plan.code.k() as u64);
         let (sealed_out, sealed) = mpsc::channel(1);
-        let (environment, read) = (self.environment.clone(), root.read());
-        let sealing = tokio::task::spawn_blocking(move || seal_source(source, layout, &read, &environment, sealed_out));
+        let (environment, read, rounds) = (self.environment.clone(), root.read(), options.audit_rounds);
+        let sealing = tokio::task::spawn_blocking(move || {
+            let keys = SealingKeys { read: &read, environment: &environment, audit_rounds: rounds };
+            seal_source(source, layout, &keys, sealed_out)
+        });
         let sender = self.sender(options, &plan, fleet, &group, GroupId::of_owner(&self.network, &owner))?;
         let sent = sender.run(sealed, progress).await;
         // A sender that fails drops the channel, which ends the sealing thread with Interrupted: its own error is the cause.

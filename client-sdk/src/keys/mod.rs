@@ -21,7 +21,7 @@
 //! | shard mask | `shoal mask v1` | Kv, file, segment, index, replica | steward |
 //! | placement record box | `shoal placement record v1` | Kv, salt | steward |
 //! | cached page of a manifest file | `shoal manifest page v1` | Kv, salt | steward |
-//! | audit tokens | `shoal audit token v1` | Kv, file | steward |
+//! | audit token key | `shoal audit token v1` | Kv, file | steward |
 //! | owner record box | `shoal owner record v1` | L, salt | who holds the capability string |
 //! | KEK | `shoal kek v1` | argon2id output | who knows the password |
 //! | slot | `shoal slot key v1` | KEK, salt | who knows the password |
@@ -203,6 +203,7 @@ fn signer(context: Context, key: &[u8; KEY]) -> SigningKey {
 mod tests {
     use super::*;
     use core::fmt::Write as _;
+    use shoal_protocol::ShardId;
 
     const FILE: FileId = FileId::from_bytes([0xf1; 32]);
     const SALT: Salt = [0x5a; 32];
@@ -213,7 +214,8 @@ mod tests {
         let (read, page) = (root.read(), SegmentNumber::page(3).unwrap());
         let verify = read.verify();
         let number = SegmentNumber(7);
-        let rows: [(&str, [u8; KEY]); 15] = [
+        let (token, shard) = (verify.audit_token_key(&FILE), ShardId::from_bytes([0x5d; 32]));
+        let rows: [(&str, [u8; KEY]); 16] = [
             ("owner public", root.owner_signer().verifying_key().to_bytes()),
             ("read", *read.as_bytes()),
             ("locator", *root.locator().as_bytes()),
@@ -227,7 +229,8 @@ mod tests {
             ("mask 7 1 5", *verify.mask_key(&FILE, number, 1, 5).as_bytes()),
             ("placement record", *verify.placement_record_key(SALT).key_bytes()),
             ("manifest page", *verify.manifest_page_key(SALT).key_bytes()),
-            ("audit token", *verify.audit_token_key(&FILE).as_bytes()),
+            ("audit token", *token.as_bytes()),
+            ("audit challenge 63", crate::audit::challenge(&token, &shard, 63)),
             ("owner record", *root.locator().owner_record_key(SALT).key_bytes()),
         ];
         let mut text = String::new();

@@ -4,13 +4,13 @@
 //! Two subtrees grow side by side, one of segments and one of entries; the root joins them. What fits one page is one
 //! page: a root without children that holds both. Page numbers count up from the first leaf; the root is the last.
 
-use shoal_protocol::SegmentNumber;
 use shoal_protocol::codec::encode;
-use shoal_protocol::limits::{PAGE_ENTRIES_MAX, PAGE_MAX, SHARDS_PER_MANIFEST_MAX, TAG};
+use shoal_protocol::limits::{AUDIT_ROUNDS_MAX, AUDIT_TOKEN, PAGE_ENTRIES_MAX, PAGE_MAX, SHARDS_PER_MANIFEST_MAX, TAG};
 use shoal_protocol::page::{
     ChildRef, Entry, PAGE_FORMAT, PAGE_LEVELS_MAX, Page, PageKind, PageRef, ReadSection, SegmentRef, VerifySection,
 };
 use shoal_protocol::sealing::{Salt, SealedBox};
+use shoal_protocol::{SegmentNumber, ShardId};
 use zeroize::Zeroizing;
 
 use super::TreeShape;
@@ -27,6 +27,17 @@ const OVERHEAD: usize = 5 + 17 + 40 + TAG + 5;
 
 /// Room for elements in one page.
 const ROOM: usize = PAGE_BODY_MAX - OVERHEAD;
+
+/// CBOR of a segment beside its ids and tokens, at most: map, keys 4, salt 34, length 5, heads 6, flag.
+const SEGMENT_OVERHEAD: usize = 1 + 5 + 34 + 5 + 6 + 1;
+
+/// Whether a page has room for a segment of `units` shards with audit tokens for `rounds` rounds. A `false` is known
+/// before the first byte is sealed.
+#[must_use]
+pub fn fits_page(units: usize, rounds: u8) -> bool {
+    let each = ShardId::LEN.saturating_add(AUDIT_TOKEN.saturating_mul(usize::from(rounds)));
+    rounds <= AUDIT_ROUNDS_MAX && units.saturating_mul(each).saturating_add(SEGMENT_OVERHEAD) <= ROOM
+}
 
 /// Why a tree cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

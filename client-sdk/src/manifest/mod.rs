@@ -16,7 +16,7 @@ mod records;
 mod tree;
 mod validate;
 
-pub use build::{BuildError, PAGE_BODY_MAX, TreeBuilder};
+pub use build::{BuildError, PAGE_BODY_MAX, TreeBuilder, fits_page};
 pub use capabilities::{Capabilities, capabilities};
 pub use file::{CachedPage, FileError, MANIFEST_FORMAT, MANIFEST_MAX, ManifestFile, PLACEMENTS_MAX};
 pub use pack::{FileFeed, Meta, PackError, Packer};

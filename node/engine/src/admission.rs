@@ -23,11 +23,11 @@ pub const BYTES_PER_SECOND: u64 = 64 << 20;
 pub enum Operation {
     /// RESERVE, STORE, PUT_RECORD: changes what the node keeps.
     Change,
-    /// HELLO, PEERS, LOCATE, STAT, AUDIT, GET_RECORD: asks.
+    /// HELLO, PEERS, LOCATE, STAT, GET_RECORD: asks.
     Ask,
-    /// RETRIEVE of this many bytes.
+    /// RETRIEVE of this many bytes, or an AUDIT that has the disk read that many.
     Read {
-        /// Bytes asked for.
+        /// Bytes asked for, or read.
         bytes: u64,
     },
 }

@@ -15,7 +15,7 @@ use shoal_protocol::receipt::Receipt;
 use shoal_protocol::{NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
 use shoal_swarm::InboundRequest;
 
-use super::{Context, receive, send};
+use super::{Context, audit, receive, send};
 use crate::clock;
 
 /// How long a request waits for the disk before it is told BUSY; what it asked for may still be done.
@@ -49,6 +49,7 @@ async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Respo
     }
     let operation = match &request {
         Request::Reserve(_) | Request::PutRecord(_) => Operation::Change,
+        Request::Audit(audit) => Operation::Read { bytes: audit::bytes_read(audit) },
         _ => Operation::Ask,
     };
     if let Err(Denial { reason, retry_after_ms }) = context.admit(peer, operation) {
@@ -66,7 +67,7 @@ async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Respo
         }
         Request::Reserve(reserve) => within_bounds(context, make_room(context, peer, reserve)).await,
         Request::Stat { shards } => within_bounds(context, stat(context, shards)).await,
-        Request::Audit(_) => Err(Refusal::Unsupported),
+        Request::Audit(request) => within_bounds(context, audit::answer(context, peer, request)).await,
         Request::PutRecord(put) => within_bounds(context, put_record(context, put)).await,
         Request::Losses { after, nonce } => Ok(losses(context, after, nonce)),
         Request::GetRecord { key, back } => within_bounds(context, get_record(context, key, back)).await,
@@ -198,7 +199,7 @@ async fn newest(context: &Arc<Context>, key: RecordKey, back: u8) -> Result<Opti
 }
 
 /// Runs work that reads the disk on a thread for it, a bounded number at a time.
-async fn blocking<R: Send + 'static>(
+pub(super) async fn blocking<R: Send + 'static>(
     context: &Arc<Context>,
     work: impl FnOnce(&Context) -> R + Send + 'static,
 ) -> Result<R, Refusal> {

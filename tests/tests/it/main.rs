@@ -1,5 +1,6 @@
 //! The suites that need more than one crate: one binary, one module a subject.
 
+mod audits;
 mod faults;
 mod full_disk;
 mod kills;

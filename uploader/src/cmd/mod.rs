@@ -1,5 +1,6 @@
 //! The commands, one file each, and what those that read an upload share: target, secret, swarm, records, in that order.
 
+pub(crate) mod audit;
 pub(crate) mod cat;
 pub(crate) mod files;
 pub(crate) mod id;

@@ -60,6 +60,7 @@ impl World {
             password: Zeroizing::new(PASSWORD.to_vec()),
             lease_ms: LEASE_MS_DEFAULT,
             size_hint: source.size_hint,
+            audit_rounds: 0,
             limits: StoreLimits::default(),
         };
         let bars = UploadBars::new(false, source.size_hint);

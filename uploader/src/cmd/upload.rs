@@ -64,6 +64,7 @@ fn options(args: &UploadArgs, password: password::Password, source: &Source) -> 
         password,
         lease_ms: LEASE_MS_DEFAULT,
         size_hint: source.size_hint,
+        audit_rounds: args.audit_rounds,
         limits: StoreLimits::default(),
     }
 }
