@@ -49,3 +49,5 @@ pub const KILLS: Budget = Budget { name: "kill -9 under load", quick: 40, long: 
 pub const SPARSE_BYTES: Budget = Budget { name: "bytes of a sparse file", quick: 256 << 20, long: 1 << 30 };
 /// Times a small disk is filled and freed.
 pub const FULL_DISK_CYCLES: Budget = Budget { name: "cycles of a full disk", quick: 100, long: 300 };
+/// Mutations of the corpus of each fuzz target.
+pub const FUZZ_MUTATIONS: Budget = Budget { name: "mutations of each fuzz corpus", quick: 2_000, long: 100_000 };

@@ -2,5 +2,6 @@
 //! linked into a shipped program.
 
 pub mod budget;
+pub mod fuzz;
 pub mod process;
 pub mod sample;

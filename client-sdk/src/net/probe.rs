@@ -1,0 +1,36 @@
+//! The client's half of one transfer for fuzzing, over any stream. It is no part of a shipped program.
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use shoal_protocol::{NetworkId, NodeId, Signed, UnixMillis};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::exchange::{self, Parties};
+use crate::transfer::TransferError;
+use crate::transport::{RetrieveJob, StoreJob};
+
+/// Fetches ranges of a shard from `node` on `stream`; the second value says whether the lane may be used again.
+///
+/// # Errors
+/// What a session of the client would get.
+pub async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    job: &RetrieveJob,
+    (network, node, identity): (&NetworkId, NodeId, &SigningKey),
+) -> (Result<Bytes, TransferError>, bool) {
+    let ended = exchange::retrieve(stream, job, Parties { network, node, identity, now: UnixMillis(0) }).await;
+    (ended.result, ended.reusable)
+}
+
+/// Sends a shard to `node` on `stream`; the second value says whether the lane may be used again.
+///
+/// # Errors
+/// What a session of the client would get.
+pub async fn store<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    job: &StoreJob,
+    (network, node, identity): (&NetworkId, NodeId, &SigningKey),
+) -> (Result<Signed, TransferError>, bool) {
+    let ended = exchange::store(stream, job, Parties { network, node, identity, now: UnixMillis(0) }).await;
+    (ended.result, ended.reusable)
+}
