@@ -147,7 +147,7 @@ fn spec(input: &mut Input<'_>) -> RecordSpec {
     let key = input.byte();
     RecordSpec {
         kind,
-        key: (key % 4 != 0).then_some([key % 8; 32]),
+        key: (!key.is_multiple_of(4)).then_some([key % 8; 32]),
         group: [input.byte() % 4; 32],
         number: u64::from(input.byte()).wrapping_sub(1),
         sequence: u64::from(input.byte()).wrapping_sub(1),
