@@ -46,7 +46,7 @@ fuzz_bin := "fuzz/target" / fuzz_host / "release"
 # The fuzz targets with coverage counters, on the stable toolchain; needs a C++ compiler. The target is named so that
 # build scripts stay as they are.
 fuzz-build *arguments:
-    cd fuzz && CARGO_TARGET_DIR=target RUSTFLAGS="{{fuzz_flags}}" cargo build --release --locked --target {{fuzz_host}} {{arguments}}
+    cd fuzz && CARGO_TARGET_DIR=target RUSTFLAGS="{{fuzz_flags}}" cargo build --release --target {{fuzz_host}} {{arguments}}
 
 # One target for so many seconds. What is new goes to fuzz/found, what fails to fuzz/artifacts.
 fuzz target seconds="60": (fuzz-build "--bin" target) (fuzz-run target seconds)

@@ -109,6 +109,7 @@ pub fn sized(bytes: &[u8]) -> Vec<u8> {
 pub struct Pieces<'a> {
     bytes: &'a [u8],
     lengths: &'a [u8],
+    unit: usize,
     next: usize,
 }
 
@@ -116,14 +117,20 @@ impl<'a> Pieces<'a> {
     /// All at once where there are no lengths.
     #[must_use]
     pub fn new(bytes: &'a [u8], lengths: &'a [u8]) -> Self {
-        Self { bytes, lengths, next: 0 }
+        Self { bytes, lengths, unit: 1, next: 0 }
+    }
+
+    /// The same with lengths in this unit, where single bytes would only be slow.
+    #[must_use]
+    pub const fn in_units_of(self, unit: usize) -> Self {
+        Self { unit, ..self }
     }
 
     /// The next piece, at most `room` bytes.
     pub fn take(&mut self, room: usize) -> &'a [u8] {
         let length = self.lengths.get(self.next.checked_rem(self.lengths.len()).unwrap_or(0));
         self.next = self.next.wrapping_add(1);
-        let length = length.map_or(usize::MAX, |length| usize::from(*length).max(1));
+        let length = length.map_or(usize::MAX, |length| usize::from(*length).max(1).saturating_mul(self.unit));
         let (piece, rest) = self.bytes.split_at(length.min(room).min(self.bytes.len()));
         self.bytes = rest;
         piece

@@ -145,7 +145,8 @@ pub fn client_retrieve(data: &[u8]) -> bool {
     let how = input.byte();
     let (frames, lengths) = (input.bytes(8), input.bytes(8));
     let mut stream = Vec::new();
-    let mut cut = Pieces::new(&answer, frames);
+    // Frames and pieces that end within groups, parents and words, but not by the thousand.
+    let mut cut = Pieces::new(&answer, frames).in_units_of(61);
     loop {
         let piece = cut.take(65_536);
         if piece.is_empty() {
@@ -176,7 +177,8 @@ pub fn client_retrieve(data: &[u8]) -> bool {
     let job = RetrieveJob { shard: id, length, ranges: ranges.clone(), nonce: NONCE };
     let (network, identity) = (network(), key(1));
     let parties: (_, NodeId, _) = (&network, node(2), &identity);
-    let (result, _) = runtime().block_on(probe::retrieve(&mut Pieces::new(&stream, lengths), &job, parties));
+    let mut pieces = Pieces::new(&stream, lengths).in_units_of(37);
+    let (result, _) = runtime().block_on(probe::retrieve(&mut pieces, &job, parties));
     let honest = how & 15 == 0;
     match &result {
         Ok(bytes) => {
