@@ -38,3 +38,28 @@ deny:
 # Advisories need a database from outside; without one this says so and proves nothing.
 advisories:
     if cargo deny fetch >/dev/null 2>&1; then cargo deny check advisories; else echo "advisories: SKIPPED, no database"; fi
+
+fuzz_flags := "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+fuzz_host := `rustc -vV | sed -n 's/^host: //p'`
+fuzz_bin := "fuzz/target" / fuzz_host / "release"
+
+# The fuzz targets with coverage counters, on the stable toolchain; needs a C++ compiler. The target is named so that
+# build scripts stay as they are.
+fuzz-build *arguments:
+    cd fuzz && CARGO_TARGET_DIR=target RUSTFLAGS="{{fuzz_flags}}" cargo build --release --target {{fuzz_host}} {{arguments}}
+
+# One target for so many seconds. What is new goes to fuzz/found, what fails to fuzz/artifacts.
+fuzz target seconds="60": (fuzz-build "--bin" target) (fuzz-run target seconds)
+
+# All targets, one after the other, for so many seconds each.
+fuzz-all seconds="60": fuzz-build
+    for target in fuzz/corpus/*; do just fuzz-run "$(basename "$target")" {{seconds}}; done
+
+[private]
+fuzz-run target seconds:
+    mkdir -p fuzz/found/{{target}} fuzz/artifacts/{{target}}
+    {{fuzz_bin}}/{{target}} -max_total_time={{seconds}} -max_len=16384 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1 -artifact_prefix=fuzz/artifacts/{{target}}/ fuzz/found/{{target}} fuzz/corpus/{{target}}
+
+# Adds to the committed corpus of a target what reaches new code among fuzz/found, smallest inputs first.
+fuzz-merge target: (fuzz-build "--bin" target)
+    {{fuzz_bin}}/{{target}} -merge=1 fuzz/corpus/{{target}} fuzz/found/{{target}}

@@ -177,7 +177,7 @@ async fn converse(mut stream: UnixStream, store: &Store) -> io::Result<()> {
     timeout(PATIENCE, writer.write_all(&encode(&answer))).await?
 }
 
-fn parse(line: &[u8]) -> Result<Request, String> {
+pub(crate) fn parse(line: &[u8]) -> Result<Request, String> {
     if line.len() > LINE_MAX {
         return Err(format!("the request has more than {LINE_MAX} bytes"));
     }

@@ -82,6 +82,20 @@ pub(crate) fn load(
         Some(path) => read_file(path)?,
         None => FileConfig::default(),
     };
+    check(args, file, variable)
+}
+
+/// What a configuration file of these bytes would make of `args`.
+#[cfg(feature = "test-utils")]
+pub(crate) fn probe(args: &RunArgs, bytes: &[u8]) -> Result<Config, Problem> {
+    Ok(check(args, parse_file(bytes, Path::new("config"))?, |_| None)?.0)
+}
+
+fn check(
+    args: &RunArgs,
+    file: FileConfig,
+    variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<(Config, Output), Problem> {
     let data_dir = args.data.data_dir.clone().or(file.data_dir);
     let data_dir = match data_dir {
         Some(path) => path,
@@ -153,13 +167,17 @@ fn pick(flags: &[String], file: Option<Vec<String>>) -> Vec<String> {
 }
 
 fn read_file(path: &Path) -> Result<FileConfig, Problem> {
-    let unreadable = |what: String| {
-        Problem::new(Failure::Usage, what, "the path is mistyped or not readable", "check --config and its permissions")
-    };
     let bytes =
         read_bounded(path, FILE_MAX).map_err(|error| unreadable(format!("cannot read {}: {error}", path.display())))?;
-    let bytes = bytes.ok_or_else(|| unreadable(format!("there is no file {}", path.display())))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(format!("{} is not UTF-8", path.display())))?;
+    parse_file(&bytes.ok_or_else(|| unreadable(format!("there is no file {}", path.display())))?, path)
+}
+
+fn unreadable(what: String) -> Problem {
+    Problem::new(Failure::Usage, what, "the path is mistyped or not readable", "check --config and its permissions")
+}
+
+fn parse_file(bytes: &[u8], path: &Path) -> Result<FileConfig, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|_| unreadable(format!("{} is not UTF-8", path.display())))?;
     toml::from_str(text).map_err(|error| {
         let next = match meant(error.message()) {
             Some(key) => format!("did you mean `{key}`? `shoald run --help` lists the keys, one per flag"),

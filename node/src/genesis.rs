@@ -74,7 +74,7 @@ pub(crate) fn load_or_make(data: &Path, network: &str) -> Result<[u8; 32], Genes
     Ok(SigningKey::from_bytes(&seed).verifying_key().to_bytes())
 }
 
-fn parse(bytes: &[u8]) -> Option<(String, SigningKey)> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<(String, SigningKey)> {
     let text = std::str::from_utf8(bytes).ok()?.trim_end();
     let (name, digits) = text.strip_prefix(MARK)?.strip_prefix(' ')?.split_once(' ')?;
     let seed = Zeroizing::new(data_encoding::HEXLOWER.decode(digits.as_bytes()).ok()?);

@@ -100,7 +100,7 @@ fn save(data: &Path, seed: &[u8; 32]) -> Result<SigningKey, IdentityError> {
     Ok(SigningKey::from_bytes(seed))
 }
 
-fn parse(bytes: &[u8]) -> Option<SigningKey> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<SigningKey> {
     let text = std::str::from_utf8(bytes).ok()?.trim_end();
     let digits = text.strip_prefix(MARK)?.strip_prefix(' ')?;
     let seed = Zeroizing::new(data_encoding::HEXLOWER.decode(digits.as_bytes()).ok()?);

@@ -15,6 +15,8 @@ mod genesis;
 mod identity;
 mod node;
 mod peers;
+#[cfg(feature = "test-utils")]
+pub mod probe;
 mod problem;
 mod service;
 mod size;

@@ -51,3 +51,5 @@ pub const SPARSE_BYTES: Budget = Budget { name: "bytes of a sparse file", quick:
 pub const FULL_DISK_CYCLES: Budget = Budget { name: "cycles of a full disk", quick: 100, long: 300 };
 /// Bytes sent over an uplink of 5 Mb/s, twice that with parity.
 pub const UPLINK_BYTES: Budget = Budget { name: "bytes over a slow uplink", quick: 4 << 20, long: 32 << 20 };
+/// Mutations of the corpus of each fuzz target.
+pub const FUZZ_MUTATIONS: Budget = Budget { name: "mutations of each fuzz corpus", quick: 2_000, long: 100_000 };

@@ -2,6 +2,7 @@
 //! linked into a shipped program.
 
 pub mod budget;
+pub mod fuzz;
 pub mod netns;
 pub mod process;
 pub mod sample;

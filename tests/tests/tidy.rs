@@ -205,6 +205,11 @@ fn documents_say_what_the_code_says() {
     let protocol = std::fs::read_to_string(repository().join("docs/PROTOCOL.md")).unwrap();
     let code = sources(".rs").into_iter().filter(|source| source.path.starts_with("protocol/src/"));
     nothing(code.flat_map(|source| undocumented(&source.text, &protocol)).collect());
+    let code = [Source::new("a/b.rs", "fn good() {}")];
+    assert!(!lost_proofs(&Source::new("docs/x.md", "`a/b.rs::bad`, `c.rs::good`"), &code).is_empty());
+    assert_eq!(lost_proofs(&Source::new("docs/x.md", "`a/b.rs::good`, `a/b.rs`"), &code), Vec::<String>::new());
+    let rust = rust();
+    all(&sources(".md"), |source| lost_proofs(source, &rust));
     all(&sources(".md"), |source| document(source, |path| repository().join(path.trim_start_matches('/')).exists()));
 }
 

@@ -56,6 +56,13 @@ pub(crate) fn remove(home: &Home, number: usize) -> Result<Option<Upload>, HomeE
     Ok(removed)
 }
 
+/// What a file of these bytes holds, as it is written again.
+#[cfg(feature = "test-utils")]
+pub(crate) fn written_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    let list: Vec<Upload> = serde_json::from_slice(bytes.get(..FILE_MAX.min(bytes.len()))?).ok()?;
+    serde_json::to_vec_pretty(&list).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

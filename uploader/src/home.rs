@@ -178,7 +178,7 @@ fn make_identity(file: &Path) -> Result<(), HomeError> {
     }
 }
 
-fn parse_identity(bytes: &[u8]) -> Option<SigningKey> {
+pub(crate) fn parse_identity(bytes: &[u8]) -> Option<SigningKey> {
     let text = str::from_utf8(bytes).ok()?.trim_end();
     let digits = text.strip_prefix(IDENTITY_MARK)?.strip_prefix(' ')?;
     let seed: Zeroizing<Vec<u8>> = Zeroizing::new(HEXLOWER.decode(digits.as_bytes()).ok()?);

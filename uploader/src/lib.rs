@@ -14,6 +14,8 @@ mod home;
 mod output;
 mod password;
 mod peers;
+#[cfg(feature = "test-utils")]
+pub mod probe;
 mod progress;
 mod report;
 mod session;

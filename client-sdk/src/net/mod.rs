@@ -1,6 +1,8 @@
 //! The transport of real clients: control requests and shard lanes of a swarm. It names no libp2p; `shoal-swarm` does.
 
 mod exchange;
+#[cfg(feature = "test-utils")]
+pub mod probe;
 
 use std::convert::Infallible;
 use std::future::Future;

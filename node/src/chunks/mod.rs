@@ -129,6 +129,8 @@ mod jobs;
 mod judge;
 mod log;
 mod open;
+#[cfg(feature = "test-utils")]
+pub mod probe;
 mod queue;
 #[cfg(test)]
 mod queue_tests;

@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         [Self::Put, Self::Ref, Self::Drop, Self::Group, Self::Record, Self::Tombstone]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
@@ -394,6 +394,9 @@ fn decode_entry(bytes: &[u8; ENTRY_BYTES]) -> Result<Entry, Refused> {
     let Some(kind) = Kind::from_byte(bytes[4]) else {
         return Err(Refused::Newer(format!("record kind {} in a footer", bytes[4])));
     };
+    if bytes[5..8] != [0; 3] {
+        return Err(Refused::Newer("unknown bytes in an entry of a footer".to_owned()));
+    }
     let entry = Entry {
         kind,
         key: take(bytes, 32),
@@ -523,6 +526,19 @@ pub(crate) mod tests {
     impl Foreign for Result<SegmentHeader, Refused> {
         fn is_err_or_foreign(&self) -> bool {
             self.as_ref().map_or(true, |header| header.store != codec().store)
+        }
+    }
+
+    #[test]
+    fn bytes_without_a_meaning_in_a_footer_entry_are_of_a_later_version() {
+        let footer = codec().footer(&KINDS.map(entry), 5, 1 << 20);
+        let split = footer.len() - TRAILER_BYTES;
+        for at in 5..8 {
+            let (mut table, mut trailer) = (footer[..split].to_vec(), footer[split..].try_into().unwrap());
+            table[2 * ENTRY_BYTES + at] = 1;
+            let mac = codec().footer_mac(&table, &trailer);
+            put(&mut trailer, 48, &mac);
+            assert!(matches!(codec().check_footer(&table, &trailer), Err(Refused::Newer(_))), "byte {at}");
         }
     }
 

@@ -221,6 +221,23 @@ impl Worker for Expire {
     }
 }
 
+/// When the last pass of the scrub began and ended, the segment it is at, and what it found.
+pub(super) type ScrubPlace = (u64, u64, u32, Found);
+
+/// `shoal-scrub-1`, then begun, ended, segment, records, bytes, damaged, lost and repaired in decimal.
+pub(super) fn parse_scrub(bytes: &[u8]) -> Option<ScrubPlace> {
+    let numbers = std::str::from_utf8(bytes).ok()?.trim_end().strip_prefix("shoal-scrub-1 ")?;
+    let numbers: Vec<u64> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [begun, ended, segment, records, bytes, damaged, lost, repaired] = numbers.try_into().ok()?;
+    Some((begun, ended, u32::try_from(segment).ok()?, Found { records, bytes, damaged, lost, repaired }))
+}
+
+/// What [`parse_scrub`] reads.
+pub(super) fn scrub_text((begun_ms, ended_ms, segment, found): &ScrubPlace) -> String {
+    let Found { records, bytes, damaged, lost, repaired } = found;
+    format!("shoal-scrub-1 {begun_ms} {ended_ms} {segment} {records} {bytes} {damaged} {lost} {repaired}\n")
+}
+
 /// The scrub, and where it was when the node stopped.
 struct Scrub {
     room: Room,
@@ -243,14 +260,8 @@ impl Scrub {
         scrub
     }
 
-    /// `shoal-scrub-1`, then begun, ended, segment, records, bytes, damaged, lost and repaired in decimal.
-    fn load(room: &Room) -> Option<(u64, u64, u32, Found)> {
-        let bytes = read_file(room.vfs.as_ref(), &room.data.join("scrub"), 1024).ok()??;
-        let text = String::from_utf8(bytes).ok()?;
-        let numbers = text.trim_end().strip_prefix("shoal-scrub-1 ")?;
-        let numbers: Vec<u64> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
-        let [begun, ended, segment, records, bytes, damaged, lost, repaired] = numbers.try_into().ok()?;
-        Some((begun, ended, u32::try_from(segment).ok()?, Found { records, bytes, damaged, lost, repaired }))
+    fn load(room: &Room) -> Option<ScrubPlace> {
+        parse_scrub(&read_file(room.vfs.as_ref(), &room.data.join("scrub"), 1024).ok()??)
     }
 
     /// Where the pass is, for the next start. On a full disk the pass goes on without: a restart then repeats a part.
@@ -263,10 +274,7 @@ impl Scrub {
 
     fn save(&self) -> io::Result<()> {
         let Scrubber { begun_ms, ended_ms, found, .. } = &self.job;
-        let Found { records, bytes, damaged, lost, repaired } = found;
-        let segment = self.job.segment().unwrap_or(0);
-        let text =
-            format!("shoal-scrub-1 {begun_ms} {ended_ms} {segment} {records} {bytes} {damaged} {lost} {repaired}\n");
+        let text = scrub_text(&(*begun_ms, *ended_ms, self.job.segment().unwrap_or(0), *found));
         replace_file(self.room.vfs.as_ref(), &self.room.data, &self.room.data.join("scrub"), text.as_bytes())
     }
 

@@ -7,6 +7,6 @@ pub(crate) mod control;
 pub(crate) mod lane;
 mod receive;
 mod send;
-mod stream;
+pub(crate) mod stream;
 
 pub(crate) use context::Context;

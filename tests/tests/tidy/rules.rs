@@ -213,3 +213,14 @@ pub fn document(source: &Source, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let dead = links.filter(|link| !link.contains("://") && !exists(&format!("{folder}/{link}")));
     twice.chain(dead.map(|link| format!("{}: link to {link} leads nowhere", source.path))).collect()
 }
+
+/// Tests that a document names as `file.rs::test` and that are not there.
+pub fn lost_proofs(document: &Source, code: &[Source]) -> Vec<String> {
+    let named = document.text.split('`').filter_map(|word| word.split_once(".rs::"));
+    let there = |file: &str, test: &str| {
+        let source = code.iter().find(|source| source.path.strip_suffix(".rs") == Some(file));
+        source.is_some_and(|source| source.text.contains(&format!("fn {test}(")))
+    };
+    let lost = named.filter(|(file, test)| !file.contains(' ') && !there(file, test));
+    lost.map(|(file, test)| format!("{}: there is no test {file}.rs::{test}", document.path)).collect()
+}

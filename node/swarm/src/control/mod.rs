@@ -3,5 +3,7 @@
 
 pub(crate) mod client;
 pub mod codec;
+#[cfg(feature = "test-utils")]
+pub mod probe;
 pub(crate) mod server;
 pub(crate) mod wire;

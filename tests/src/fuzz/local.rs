@@ -1,0 +1,104 @@
+//! What other programs and people of the same machine hand to a node or leave in a home directory: the administration
+//! socket, the configuration, keys, lists.
+
+use shoal_node::probe;
+use shoal_protocol::NetworkId;
+
+use super::input::join;
+
+/// A line on the administration socket. An answer to what is none is short, whatever was sent.
+pub fn admin_request(data: &[u8]) -> bool {
+    match probe::admin_request(data) {
+        Ok(again) => {
+            assert!(data.len() <= 64 * 1024);
+            assert!(probe::admin_request(&again).is_ok_and(|twice| twice == again), "not read as it was written");
+            true
+        }
+        Err(text) => {
+            assert!(text.chars().count() <= 300, "an error of {} characters", text.chars().count());
+            false
+        }
+    }
+}
+
+pub(super) fn requests() -> Vec<Vec<u8>> {
+    let lines = [
+        r#"{"status":{}}"#,
+        r#"{"job":{"name":"scrub","command":"start"}}"#,
+        r#"{"job":{"name":"scrub","command":{"speed":7}}}"#,
+        r#"{"job":{"name":"compact","command":"pause"}}"#,
+        r#"{"job":{"name":"x","command":{"speed":-1}}}"#,
+    ];
+    lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+/// A configuration file. What is taken is checked to the last value.
+pub fn node_config(data: &[u8]) -> bool {
+    let Ok(config) = probe::config(data) else { return false };
+    assert!(!config.listen.is_empty());
+    let addresses = config.listen.iter().chain(&config.bootstrap);
+    assert!(addresses.into_iter().all(|address| shoal_swarm::peer_address(address).is_ok()), "an address nobody dials");
+    assert!(config.domain.is_none_or(|domain| domain.len() <= shoal_protocol::limits::DOMAIN_MAX));
+    true
+}
+
+pub(super) fn configs() -> Vec<Vec<u8>> {
+    let id = super::statements::node(1);
+    let all = format!(
+        "data-dir = \"/var/lib/shoal\"\nlisten = [\"/ip4/0.0.0.0/tcp/4700\"]\nbootstrap = [\"/ip4/192.0.2.1/tcp/1\"]\n\
+         network = \"home\"\nquota = \"25GB\"\nallow-peer = [\"{id}\"]\nopen = false\ndomain = \"attic\"\njson = true\n\
+         log-level = \"warn\"\nlog-format = \"json\"\ngenesis = \"{}\"\n",
+        "00".repeat(32)
+    );
+    let others = ["", "qouta = \"1GB\"", "open = 1", "[table]", "listen = []", "network = \"a b\"", "quota = \"1\""];
+    others.iter().map(|text| text.as_bytes().to_vec()).chain([all.into_bytes()]).collect()
+}
+
+/// Which file, then its bytes: identity and genesis of a node, identity, peers and catalogue of a client.
+pub fn home_file(data: &[u8]) -> bool {
+    let Some((which, bytes)) = data.split_first() else { return false };
+    match which % 5 {
+        0 => probe::identity(bytes).is_some_and(|seed| holds_seed(bytes, &seed)),
+        1 => {
+            let Some((name, seed)) = probe::genesis(bytes) else { return false };
+            // Whether the name may be one is asked when it is used.
+            let _ = NetworkId::derive(None, &name);
+            holds_seed(bytes, &seed)
+        }
+        2 => shoal_uploader::probe::identity(bytes).is_some_and(|seed| holds_seed(bytes, &seed)),
+        3 => stays(bytes, shoal_uploader::probe::peers),
+        _ => stays(bytes, shoal_uploader::probe::catalogue),
+    }
+}
+
+/// A key is what stands in its file, digit by digit.
+fn holds_seed(bytes: &[u8], seed: &[u8]) -> bool {
+    let digits = data_encoding::HEXLOWER.encode(seed);
+    let is_there = bytes.windows(digits.len()).any(|window| window == digits.as_bytes());
+    assert!(is_there, "another key than in the file");
+    true
+}
+
+fn stays(bytes: &[u8], again: fn(&[u8]) -> Option<Vec<u8>>) -> bool {
+    let Some(written) = again(bytes) else { return false };
+    assert!(again(&written).is_some_and(|twice| twice == written), "not read as it was written");
+    true
+}
+
+pub(super) fn home_files() -> Vec<Vec<u8>> {
+    let digits = "1f".repeat(32);
+    // Put together here: a file that begins like a key has no place in the repository.
+    let identity = ["shoal-identity", "-1 ", &digits, "\n"].concat();
+    let genesis = ["shoal-genesis", "-1 home ", &digits, "\n"].concat();
+    let peers = br#"[{"network":"aa","node":"12D3","addresses":["/ip4/192.0.2.1/tcp/1"]}]"#;
+    let catalogue =
+        br#"[{"time_ms":1,"name":"a","bytes":2,"entries":1,"capability":"shoal1","network":"home","genesis":"00"}]"#;
+    vec![
+        join(&[0], identity.as_bytes()),
+        join(&[1], genesis.as_bytes()),
+        join(&[2], identity.as_bytes()),
+        join(&[3], peers),
+        join(&[4], catalogue),
+        join(&[4], b"[{}]"),
+    ]
+}
