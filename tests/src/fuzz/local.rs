@@ -1,8 +1,11 @@
 //! What other programs and people of the same machine hand to a node or leave in a home directory: the administration
 //! socket, the configuration, keys, lists.
 
+use shoal_client::audit::{Entry, Outcome, TRANSCRIPT_FORMAT, Transcript, Verdict};
 use shoal_node::probe;
-use shoal_protocol::NetworkId;
+use shoal_protocol::audit::{AuditRequest, Challenge};
+use shoal_protocol::hash::{AUDIT_TRANSCRIPT, derive};
+use shoal_protocol::{FileId, NetworkId, Nonce, Refusal, SegmentNumber, ShardId, UnixMillis};
 
 use super::input::join;
 
@@ -30,6 +33,58 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         r#"{"job":{"name":"x","command":{"speed":-1}}}"#,
     ];
     lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+/// What a transcript begins with.
+const MAGIC: &[u8; 8] = b"SHOALAUD";
+
+/// A transcript of an audit, as it is or under a true checksum. Its verdicts are judged anew whatever it says.
+pub fn audit_transcript(data: &[u8]) -> bool {
+    let Some((how, rest)) = data.split_first() else { return false };
+    let checksummed = || {
+        let mut file = [&MAGIC[..], &[TRANSCRIPT_FORMAT], rest].concat();
+        let checksum = derive(AUDIT_TRANSCRIPT, &[&file]);
+        file.extend_from_slice(&checksum);
+        file
+    };
+    let file = if how & 1 == 0 { rest.to_vec() } else { checksummed() };
+    let Ok(transcript) = Transcript::decode(&file) else { return false };
+    assert!(transcript.encode() == file, "a transcript with two spellings");
+    for entry in &transcript.entries {
+        let proved = transcript.verdict(entry) == Verdict::Proved;
+        assert!(!proved || matches!(entry.outcome, Outcome::Answered { .. }), "proved without an answer");
+    }
+    true
+}
+
+pub(super) fn transcripts() -> Vec<Vec<u8>> {
+    let entry = |outcome| Entry {
+        node: super::statements::node(2),
+        segment: SegmentNumber(0),
+        unit: 1,
+        request: AuditRequest {
+            shard: ShardId::from_bytes([3; 32]),
+            length: 5000,
+            challenge: Challenge::Slices { seed: [4; 32], count: 3 },
+            nonce: Nonce::from_bytes([5; 16]),
+        },
+        token: None,
+        time: UnixMillis(1_780_000_000_000),
+        took_ms: 12,
+        allowed_ms: 5_000,
+        outcome,
+    };
+    let transcript = Transcript {
+        network: NetworkId::from_bytes([1; 32]),
+        auditor: super::statements::node(1),
+        file: FileId::from_bytes([6; 32]),
+        begun: UnixMillis(1_780_000_000_000),
+        left_out: 0,
+        entries: vec![entry(Outcome::Refused(Refusal::NotFound)), entry(Outcome::Failed("gone".into()))],
+    };
+    let whole = transcript.encode();
+    let body = whole.get(MAGIC.len() + 1..whole.len() - 32).unwrap_or_default();
+    vec![join(&[0], &whole), join(&[1], body)]
 }
 
 /// A configuration file. What is taken is checked to the last value.

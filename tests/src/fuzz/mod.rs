@@ -21,7 +21,7 @@ mod statements;
 mod store;
 mod texts;
 
-pub use local::{admin_request, home_file, node_config};
+pub use local::{admin_request, audit_transcript, home_file, node_config};
 pub use log::{record_header, segment_footer, segment_header, store_files, store_index};
 pub use messages::{control_frames, control_request, control_response, lane_message, lane_stream};
 pub use pages::{manifest_file, page, page_tree};
@@ -59,6 +59,7 @@ targets! {
     address, texts::addresses, 64 * KIB;
     admin_request, local::requests, 256 * KIB;
     audit, shards::audits, 64 * KIB;
+    audit_transcript, local::transcripts, MIB;
     capability, texts::capabilities, 64 * KIB;
     client_retrieve, shards::retrievals, 2 * MIB;
     client_store, shards::stores, MIB;
