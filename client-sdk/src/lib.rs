@@ -6,6 +6,7 @@
 
 #[cfg(feature = "net")]
 pub mod client;
+pub mod durability;
 pub mod keys;
 pub mod manifest;
 #[cfg(any(test, feature = "test-utils"))]

@@ -5,5 +5,6 @@ mod full_disk;
 mod kills;
 mod memory_loop;
 mod mutations;
+mod plans;
 mod processes;
 mod store_commands;
