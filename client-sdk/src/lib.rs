@@ -7,6 +7,7 @@
 pub mod audit;
 #[cfg(feature = "net")]
 pub mod client;
+pub mod durability;
 pub mod keys;
 pub mod manifest;
 #[cfg(any(test, feature = "test-utils"))]

@@ -12,7 +12,7 @@ use shoal_protocol::layout::Code;
 use shoal_swarm::{PeerAddress, peer_address};
 
 use crate::exit::{EXIT_CODES, Problem};
-use crate::values::{ByteSpan, Cipher, byte_range, genesis};
+use crate::values::{ByteSpan, Cipher, byte_range, byte_size, genesis, hours, nines, percent};
 
 const AFTER_HELP: &str = "\
 TARGET is a manifest file or a capability (shoal1..); a file of such a name is
@@ -90,6 +90,9 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// List what an upload holds: mode, size, time (UTC), path
     Ls(ReadArgs),
+    /// Say how safe a file would be: every code that fits the live nodes, its cost, its nines, its risks; exit 16 if none
+    /// fits or reaches the target, 15 if no node has room
+    Plan(PlanArgs),
     /// Ask the holders which shards they have: exit 0 if all, 3 if some are missing, 13 if too few are left
     Shards(ReadArgs),
     /// Have the holders prove what they hold: exit 0 if all do, 3 if something is not proved, 14 if one lied or is damaged
@@ -104,8 +107,8 @@ pub(crate) enum Command {
 
 impl Command {
     /// The names of all commands.
-    pub(crate) const NAMES: [&'static str; 9] =
-        ["upload", "retrieve", "cat", "ls", "shards", "audit", "validate", "files", "id"];
+    pub(crate) const NAMES: [&'static str; 10] =
+        ["upload", "retrieve", "cat", "ls", "plan", "shards", "audit", "validate", "files", "id"];
 
     /// The name typed, and the `operation` of its report.
     pub(crate) const fn name(&self) -> &'static str {
@@ -114,6 +117,7 @@ impl Command {
             Self::Retrieve(_) => "retrieve",
             Self::Cat(_) => "cat",
             Self::Ls(_) => "ls",
+            Self::Plan(_) => "plan",
             Self::Shards(_) => "shards",
             Self::Audit(_) => "audit",
             Self::Validate(_) => "validate",
@@ -255,6 +259,38 @@ pub(crate) struct AuditArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Only this profile: balanced, mobile or resilient [default: all codes that fit]
+    #[arg(long, value_name = "NAME", conflicts_with = "code")]
+    pub(crate) profile: Option<Profile>,
+    /// Only this code: DATA+PARITY, such as 4+2
+    #[arg(long, value_name = "K+M", value_parser = parse_code)]
+    pub(crate) code: Option<Code>,
+    /// Size of the upload, such as 500000, 25GB or 1.5TiB: checks the room and counts the segments
+    #[arg(long, value_name = "BYTES", value_parser = byte_size)]
+    pub(crate) size: Option<u64>,
+    /// Nines a year that are wanted: 6 is a loss with one in a million
+    #[arg(long, value_name = "X", value_parser = nines)]
+    pub(crate) target_nines: Option<f64>,
+    /// Share of nodes lost for good in a year, in per cent
+    #[arg(long, value_name = "PERCENT", default_value_t = 8.0, value_parser = percent)]
+    pub(crate) afr: f64,
+    /// Mean hours until a lost shard is noticed and made anew, from the first lost one on
+    #[arg(long, value_name = "H", default_value_t = 24.0, value_parser = hours)]
+    pub(crate) repair_hours: f64,
+    /// Ask nobody: reckon with N nodes, each in a place of its own, of which no room is known
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) nodes: Option<u16>,
+}
+
+impl PlanArgs {
+    /// The code asked for, if any.
+    pub(crate) fn only(&self) -> Option<Profile> {
+        self.code.map(Profile::Exact).or(self.profile)
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
     /// Manifest file
     #[arg(value_name = "MANIFEST")]
@@ -274,6 +310,7 @@ pub(crate) struct FilesArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use shoal_client::durability::Churn;
 
     fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once("shoal").chain(words.iter().copied()))
@@ -326,6 +363,42 @@ mod tests {
         assert_eq!(upload(&["--profile", "mobile"]), Ok(Profile::Mobile));
         for words in [&["--profile", "mobile", "--code", "4+2"][..], &["--code", "0+1"], &["--replica-factor", "9"]] {
             assert_eq!(upload(words), Err(2), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn plans_have_defaults_and_limits() {
+        let plan = |words: &[&str]| match parse(&[&["plan"], words].concat()) {
+            Ok(Cli { command: Command::Plan(args), .. }) => Ok(args),
+            Ok(_) => unreachable!("asked for plan"),
+            Err(error) => Err(error.exit_code()),
+        };
+        let plain = plan(&[]).unwrap();
+        assert_eq!((plain.only(), plain.size, plain.target_nines, plain.nodes), (None, None, None, None));
+        assert_eq!((plain.afr, plain.repair_hours), (8.0, 24.0));
+        let churn = Churn::default();
+        assert_eq!((plain.afr / 100.0, plain.repair_hours), (churn.yearly_failures(), churn.repair_hours()));
+        let full =
+            ["--code", "4+2", "--size", "1.5GB", "--target-nines", "6.5", "--afr", "2.5", "--repair-hours", "0.5"];
+        let full = plan(&[&full[..], &["--nodes", "12", "--json", "--peer", "/ip4/127.0.0.1/tcp/1"]].concat()).unwrap();
+        assert_eq!(full.only(), Some(Profile::Exact(Code { data: 4, parity: 2 })));
+        assert_eq!((full.size, full.target_nines, full.nodes), (Some(1_500_000_000), Some(6.5), Some(12)));
+        assert_eq!(plan(&["--profile", "resilient"]).unwrap().only(), Some(Profile::Resilient));
+        for words in [
+            &["--profile", "mobile", "--code", "4+2"][..],
+            &["--afr", "0"],
+            &["--afr", "100"],
+            &["--afr", "nan"],
+            &["--repair-hours", "-1"],
+            &["--repair-hours", "inf"],
+            &["--target-nines", "0"],
+            &["--target-nines", "x"],
+            &["--size", "1,5GB"],
+            &["--nodes", "0"],
+            &["--nodes", "5000"],
+            &["file"],
+        ] {
+            assert_eq!(plan(words).map(drop), Err(2), "{words:?}");
         }
     }
 

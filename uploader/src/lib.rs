@@ -126,6 +126,7 @@ async fn dispatch(command: Command, common: Common) -> Result<Outcome, Problem> 
         Command::Retrieve(args) => cmd::retrieve::run(&common, args).await,
         Command::Cat(args) => cmd::cat::run(&common, args).await,
         Command::Ls(args) => cmd::ls::run(&common, args).await,
+        Command::Plan(args) => cmd::plan::run(&common, args).await,
         Command::Shards(args) => cmd::shards::run(&common, args).await,
         Command::Audit(args) => cmd::audit::run(&common, args).await,
         Command::Validate(args) => cmd::validate::run(args).await,

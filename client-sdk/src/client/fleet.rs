@@ -1,6 +1,7 @@
 //! Who is there: from one known peer to every live node, with what placement needs to know of each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -10,6 +11,7 @@ use shoal_protocol::peer_record::{PEER_RECORD_AGE_MAX_MS, PeerRecord};
 use shoal_protocol::{BootEpoch, ByteCount, NodeId, Signed};
 
 use super::{Client, ConnectError};
+use crate::placement::Candidate;
 use crate::transfer::TransferError;
 use crate::transport::ShardTransport;
 
@@ -54,6 +56,12 @@ impl Fleet {
     /// Live nodes that store for others.
     pub fn storing(&self) -> impl Iterator<Item = &LiveNode> {
         self.live.values().filter(|live| live.stores)
+    }
+
+    /// The storing nodes as placement sees them. Nobody has a standing yet: all have the full one.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.storing().map(candidate).collect()
     }
 
     /// The live node with this id.
@@ -214,4 +222,21 @@ impl<T: ShardTransport> Client<T> {
 /// The address without a trailing `/p2p/ID`.
 fn without_peer(address: &str) -> String {
     address.rsplit_once("/p2p/").map_or(address, |(before, _)| before).to_owned()
+}
+
+fn candidate(live: &LiveNode) -> Candidate {
+    Candidate {
+        node: live.node,
+        free_bytes: live.free.0,
+        standing: 1.0,
+        domain: live.domain.clone(),
+        observed_ip: live.addresses.iter().find_map(|address| ip_of(address)),
+    }
+}
+
+/// The address in a multiaddr text that begins with `/ip4/` or `/ip6/`.
+fn ip_of(address: &str) -> Option<IpAddr> {
+    let mut parts = address.split('/').skip(1);
+    matches!(parts.next()?, "ip4" | "ip6").then_some(())?;
+    parts.next()?.parse().ok()
 }

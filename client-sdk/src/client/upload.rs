@@ -1,7 +1,6 @@
 //! An upload from plan to capability. What is promised in [`Uploaded`] happened: it is built from receipts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_protocol::capability::Hint;
@@ -18,11 +17,11 @@ use super::desk::Desks;
 use super::records::RecordToKeep;
 use super::send::Sender;
 use super::source::{SealedSource, SealingKeys, UploadSource, seal_source};
-use super::{Client, Fleet, LiveNode, UploadError};
+use super::{Client, Fleet, UploadError};
 use crate::keys::{RootKey, kek, make_slot};
 use crate::manifest::{Capabilities, ManifestFile, capabilities, fits_page, make_owner, make_placement};
 use crate::pipeline::FileLayout;
-use crate::placement::{Candidate, Placed, Placement, Profile, Rules, Warning, choose, place};
+use crate::placement::{Placed, Placement, Profile, Rules, Warning, choose, place};
 use crate::transfer::{StoreLimits, StoreOutcome, StoreSession, TransferError};
 use crate::transport::ShardTransport;
 
@@ -139,7 +138,7 @@ impl<T: ShardTransport> Client<T> {
     /// # Errors
     /// [`UploadError::Placement`].
     pub fn plan(&self, options: &UploadOptions, fleet: &Fleet, file: FileId) -> Result<UploadPlan, UploadError> {
-        let candidates: Vec<Candidate> = fleet.storing().map(candidate).collect();
+        let candidates = fleet.candidates();
         let code = match options.profile {
             Profile::Exact(code) if options.allow_colocate => code,
             profile => choose(profile, candidates.len())?.code,
@@ -338,23 +337,6 @@ struct Publishing {
     owner: PublicKey,
     file: FileId,
     group: Signed,
-}
-
-fn candidate(live: &LiveNode) -> Candidate {
-    Candidate {
-        node: live.node,
-        free_bytes: live.free.0,
-        standing: 1.0,
-        domain: live.domain.clone(),
-        observed_ip: live.addresses.iter().find_map(|address| ip_of(address)),
-    }
-}
-
-/// The address in a multiaddr text that begins with `/ip4/` or `/ip6/`.
-fn ip_of(address: &str) -> Option<IpAddr> {
-    let mut parts = address.split('/').skip(1);
-    matches!(parts.next()?, "ip4" | "ip6").then_some(())?;
-    parts.next()?.parse().ok()
 }
 
 fn placement_record(file: FileId, fleet: &Fleet, plan: &Placement, outcome: &StoreOutcome) -> PlacementRecord {

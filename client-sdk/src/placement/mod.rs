@@ -4,16 +4,19 @@
 //! It never asks a node whether it agrees, and never moves a shard that is already placed.
 //!
 //! - [`place`]: one ordered holder table of `(k+m) x replicas` slots, and who steps in when one refuses.
+//! - [`outlook`]: what a code would mean here for whatever file comes.
 //! - [`Profile`], [`choose`]: the code for a count of live nodes.
 //! - [`Domain`]: what fails together.
 //! - [`rendezvous_first`]: the nodes that keep a record.
 
 mod domain;
+mod outlook;
 mod profile;
 mod rendezvous;
 mod table;
 
 pub use domain::Domain;
+pub use outlook::{Outlook, outlook};
 pub use profile::{Choice, CodeTextError, Profile, UnknownProfile, choose, parse_code};
 pub use rendezvous::rendezvous_first;
 pub use table::{Candidate, Placed, Placement, Rules, place};

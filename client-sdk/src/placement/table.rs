@@ -100,8 +100,7 @@ pub fn place(
         let slots: Vec<Placed> = ranked.iter().cycle().take(count).cloned().collect();
         (slots, Vec::new(), count.div_ceil(have))
     } else {
-        let wanted_cap = (code.m() / 2 * usize::from(replicas)).max(1);
-        let cap = feasible_cap(&ranked, count, wanted_cap);
+        let (wanted_cap, cap) = domain_cap(&ranked, code, replicas);
         if cap > wanted_cap {
             warnings.push(Warning::DomainCapRaised { wanted: wanted_cap, cap });
         }
@@ -116,7 +115,7 @@ pub fn place(
 }
 
 /// Usable candidates, best score first, ties by node id; of several with one id the first counts.
-fn rank(file: FileId, candidates: &[Candidate], slot_bytes: u64) -> Vec<Placed> {
+pub(super) fn rank(file: FileId, candidates: &[Candidate], slot_bytes: u64) -> Vec<Placed> {
     let mut seen = BTreeSet::new();
     let mut ranked: Vec<(f64, Placed)> = candidates
         .iter()
@@ -130,6 +129,12 @@ fn rank(file: FileId, candidates: &[Candidate], slot_bytes: u64) -> Vec<Placed> 
         .collect();
     ranked.sort_unstable_by(|(a, left), (b, right)| b.total_cmp(a).then(left.node.cmp(&right.node)));
     ranked.into_iter().map(|(_, placed)| placed).collect()
+}
+
+/// Slots one domain should hold at most, and the smallest count from there up that works.
+pub(super) fn domain_cap(ranked: &[Placed], code: Code, replicas: u8) -> (usize, usize) {
+    let wanted = (code.m() / 2 * usize::from(replicas)).max(1);
+    (wanted, feasible_cap(ranked, code.n() * usize::from(replicas), wanted))
 }
 
 /// The smallest cap from `wanted` up under which `count` slots find holders; there are at least `count` nodes.

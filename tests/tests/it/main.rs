@@ -6,6 +6,7 @@ mod full_disk;
 mod kills;
 mod memory_loop;
 mod mutations;
+mod plans;
 mod processes;
 mod stalls;
 mod store_commands;

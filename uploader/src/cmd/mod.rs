@@ -5,6 +5,7 @@ pub(crate) mod cat;
 pub(crate) mod files;
 pub(crate) mod id;
 pub(crate) mod ls;
+pub(crate) mod plan;
 pub(crate) mod retrieve;
 pub(crate) mod shards;
 pub(crate) mod upload;
