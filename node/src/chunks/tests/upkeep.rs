@@ -226,7 +226,7 @@ fn a_scrub_lets_go_of_a_segment_that_compaction_removes() {
     assert!(vfs.contents(&segment_path(data(), at)).is_none(), "segment {at} is still there");
     while let Stepped::Busy = scrub.step(&room, &mut writer, LOOK).unwrap() {}
     assert_eq!((scrub.found.damaged, scrub.found.lost), (0, 0));
-    super::world::consistent(&writer, "after the scrub");
+    world::consistent(&writer, "after the scrub");
 }
 
 #[test]
