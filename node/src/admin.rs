@@ -6,13 +6,14 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `{"status":{}}` | `{"ok":{..}}`, the status of the store |
+//! | `{"status":{}}` | `{"ok":{..}}`, the status of the store, and what was refused by its word |
 //! | `{"job":{"name":"scrub","command":"start"}}`; also `pause`, `resume`, `cancel`, `{"speed":4}` | `{"ok":null}` |
 //! | anything else | `{"error":"text"}` |
 //!
 //! Started by [`crate::node::Node::start`], ended by its shutdown; lost then are requests under way, and none of them
 //! changes what is stored.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -66,10 +67,24 @@ pub(crate) enum Request {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     /// It was done; the status if that was asked for.
-    Ok(Option<Box<StoreStatus>>),
+    Ok(Option<Box<NodeStatus>>),
     /// It was not done, and why.
     Error(String),
 }
+
+/// A node at one moment: its store, and what it refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    /// The store.
+    #[serde(flatten)]
+    pub(crate) store: StoreStatus,
+    /// Refusals since the start by their word, those that never happened left out; empty of a stopped node.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, u64>,
+}
+
+/// What was refused since the start, by its word.
+pub(crate) type Refusals = Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
 
 /// An address of the socket that the system takes, however long the path of the directory is.
 #[derive(Debug)]
@@ -112,7 +127,7 @@ impl Admin {
     ///
     /// # Errors
     /// The system's, or that something else has the name.
-    pub(crate) fn start(data: &Path, store: Store) -> io::Result<Self> {
+    pub(crate) fn start(data: &Path, store: Store, refusals: Refusals) -> io::Result<Self> {
         let path = data.join(SOCKET);
         match fs::symlink_metadata(&path) {
             Ok(found) if found.file_type().is_socket() => fs::remove_file(&path)?,
@@ -122,7 +137,7 @@ impl Admin {
         }
         let listener = UnixListener::bind(Address::new(data)?.path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { path, task: tokio::spawn(serve(listener, store)) })
+        Ok(Self { path, task: tokio::spawn(serve(listener, store, refusals)) })
     }
 
     /// Ends serving and removes the socket. The caller still has the store's lock, so it is no other node's.
@@ -132,7 +147,7 @@ impl Admin {
     }
 }
 
-async fn serve(listener: UnixListener, store: Store) {
+async fn serve(listener: UnixListener, store: Store, refusals: Refusals) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // Dropped with this task, and its connections with it.
     let mut connections = JoinSet::new();
@@ -141,9 +156,9 @@ async fn serve(listener: UnixListener, store: Store) {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let store = store.clone();
+                let (store, refusals) = (store.clone(), Arc::clone(&refusals));
                 connections.spawn(async move {
-                    if let Err(error) = converse(stream, &store).await {
+                    if let Err(error) = converse(stream, &store, &refusals).await {
                         tracing::debug!(%error, "an administration connection failed");
                     }
                     drop(place);
@@ -158,7 +173,7 @@ async fn serve(listener: UnixListener, store: Store) {
 }
 
 /// Reads one request, answers it, closes.
-async fn converse(mut stream: UnixStream, store: &Store) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, store: &Store, refusals: &Refusals) -> io::Result<()> {
     // The mode of the socket says the same, but not between its creation and its change.
     let user = stream.peer_cred()?.uid();
     if user != 0 && user != rustix::process::geteuid().as_raw() {
@@ -170,7 +185,7 @@ async fn converse(mut stream: UnixStream, store: &Store) -> io::Result<()> {
     let answer = match timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await {
         Ok(read) => {
             read?;
-            parse(&line).map_or_else(Answer::Error, |request| act(request, store))
+            parse(&line).map_or_else(Answer::Error, |request| act(request, store, refusals))
         }
         Err(_) => Answer::Error(format!("no whole line came within {} s", PATIENCE.as_secs())),
     };
@@ -185,9 +200,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(wrong)
 }
 
-fn act(request: Request, store: &Store) -> Answer {
+fn act(request: Request, store: &Store, refusals: &Refusals) -> Answer {
     match request {
-        Request::Status {} => Answer::Ok(Some(Box::new(store.status()))),
+        Request::Status {} => Answer::Ok(Some(Box::new(NodeStatus { store: store.status(), refused: refusals() }))),
         Request::Job { name, command } => match store.command(&name, command) {
             Ok(()) => {
                 tracing::info!(name, ?command, "a job was told");
@@ -265,6 +280,10 @@ mod tests {
         Store::open(Arc::new(OsVfs), data, StoreConfig::new(crate::chunks::QUOTA_MIN), [1; 32]).unwrap().0
     }
 
+    fn none() -> Refusals {
+        Arc::new(BTreeMap::new)
+    }
+
     fn ask(data: &Path, text: &[u8]) -> String {
         let mut client = Client::connect(Address::new(data).unwrap().path()).unwrap();
         client.write_all(text).unwrap();
@@ -280,7 +299,7 @@ mod tests {
         let store = store(&data);
         drop(std::os::unix::net::UnixListener::bind(Address::new(&data).unwrap().path()).unwrap());
         assert!(data.join(SOCKET).exists());
-        let admin = Admin::start(&data, store.clone()).unwrap();
+        let admin = Admin::start(&data, store.clone(), none()).unwrap();
         let mode = fs::metadata(data.join(SOCKET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let there = data.clone();
@@ -302,7 +321,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let store = store(place.path());
         fs::write(place.path().join(SOCKET), b"mine").unwrap();
-        assert!(Admin::start(place.path(), store.clone()).is_err());
+        assert!(Admin::start(place.path(), store.clone(), none()).is_err());
         assert_eq!(fs::read(place.path().join(SOCKET)).unwrap(), b"mine");
         store.close();
     }
@@ -312,7 +331,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let data = place.path().to_path_buf();
         let store = store(&data);
-        let admin = Admin::start(&data, store.clone()).unwrap();
+        let admin = Admin::start(&data, store.clone(), none()).unwrap();
         let asked = tokio::task::spawn_blocking(move || {
             let mut silent: Vec<Client> =
                 (0..CONNECTIONS_MAX).map(|_| Client::connect(data.join(SOCKET)).unwrap()).collect();

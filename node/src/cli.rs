@@ -16,6 +16,7 @@ use crate::identity::{self, IdentityError};
 use crate::node::{Node, StartError};
 use crate::problem::{Failure, Problem, with_causes};
 use crate::store_cli::{self, StoreArgs};
+use crate::vouchers::VoucherLogError;
 
 /// Every exit code there is.
 pub(crate) const EXIT_CODES: &str = "\
@@ -82,6 +83,12 @@ pub(crate) struct RunArgs {
     /// Let everybody store here
     #[arg(long)]
     pub(crate) open: bool,
+    /// Answer nobody but members: strangers may still connect and ask who is there
+    #[arg(long)]
+    pub(crate) members_only: bool,
+    /// Peer whose vouchers let others store here for as much as they say, repeatable
+    #[arg(long, value_name = "ID")]
+    pub(crate) voucher_issuer: Vec<String>,
     /// What this node fails together with, such as a house or a power line
     #[arg(long, value_name = "LABEL")]
     pub(crate) domain: Option<String>,
@@ -249,6 +256,14 @@ pub(crate) fn start_problem(error: StartError) -> Problem {
         StartError::Identity(_) => {
             let next = "move it away, then `shoald init --restore-phrase-file -` with its 24 words";
             Problem::new(Failure::Other, what, "the file was edited or cut short", next)
+        }
+        StartError::Vouchers(ref error) => {
+            let failure = match error {
+                VoucherLogError::Io { cause, .. } => Failure::of(cause),
+                VoucherLogError::Unknown(_) | VoucherLogError::Damaged(_) => Failure::Integrity,
+            };
+            let next = "check the disk; without the file, or without --voucher-issuer, spent vouchers are not known";
+            Problem::new(failure, what, "the file was edited, or the disk changed it", next)
         }
         StartError::Swarm(shoal_swarm::StartError::TooManyListeners(_)) => {
             Problem::new(Failure::Usage, what, "too many --listen", "listen on fewer addresses")

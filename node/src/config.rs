@@ -35,6 +35,8 @@ struct FileConfig {
     quota: Option<String>,
     allow_peer: Option<Vec<String>>,
     open: Option<bool>,
+    members_only: Option<bool>,
+    voucher_issuer: Option<Vec<String>>,
     domain: Option<String>,
     json: Option<bool>,
     log_level: Option<String>,
@@ -58,6 +60,10 @@ pub struct Config {
     pub allow: Vec<NodeId>,
     /// Whether everybody may.
     pub open: bool,
+    /// Whether nobody else may read either.
+    pub members_only: bool,
+    /// Whose vouchers count.
+    pub voucher_issuers: Vec<NodeId>,
     /// Declared failure domain.
     pub domain: Option<String>,
 }
@@ -134,7 +140,20 @@ fn check(
         log_json: log_json(args.log_format.as_deref().or(file.log_format.as_deref()))?,
     };
     let open = args.open || file.open.unwrap_or(false);
-    Ok((Config { data_dir, listen, bootstrap, network, quota, allow, open, domain }, output))
+    let members_only = args.members_only || file.members_only.unwrap_or(false);
+    if open && members_only {
+        return Err(Problem::new(
+            Failure::Usage,
+            "a node cannot be both open and for members only",
+            "one of them is in the configuration file",
+            "leave one out",
+        ));
+    }
+    let issuers = pick(&args.voucher_issuer, file.voucher_issuer);
+    let voucher_issuers = issuers.iter().map(|text| peer(text)).collect::<Result<Vec<NodeId>, Problem>>()?;
+    let config =
+        Config { data_dir, listen, bootstrap, network, quota, allow, open, members_only, voucher_issuers, domain };
+    Ok((config, output))
 }
 
 /// Directory and quota alone, of commands that look after a store: flags, then the file, then the defaults.
@@ -374,6 +393,8 @@ mod tests {
             &["--listen", "127.0.0.1:80"],
             &["--bootstrap", "/ip4/1.2.3.4"],
             &["--allow-peer", "me"],
+            &["--voucher-issuer", "me"],
+            &["--open", "--members-only"],
             &["--domain", "a b"],
             &["--network", "a b"],
             &["--genesis", "12"],

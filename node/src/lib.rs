@@ -21,7 +21,9 @@ mod problem;
 mod service;
 mod size;
 mod store_cli;
+mod vouchers;
 
 pub use cli::main_from;
 pub use config::Config;
 pub use node::{Node, StartError};
+pub use vouchers::VoucherLogError;

@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_engine::admission::Admission;
+use shoal_engine::admission::{Admission, Policy};
+use shoal_engine::counters::Counters;
 use shoal_engine::directory::Directory;
 use shoal_engine::reservations::Reservations;
+use shoal_engine::vouchers::Ledger;
 use shoal_protocol::{BootEpoch, ByteCount, NodeId};
 use shoal_swarm::{InboundRequest, SwarmConfig, SwarmHandle};
 use tokio::sync::{Semaphore, mpsc};
@@ -35,6 +37,7 @@ use crate::identity::{self, IdentityError};
 use crate::peers::Peers;
 use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
+use crate::vouchers::{VoucherLog, VoucherLogError};
 
 /// Default quota: 25 GB, or half the free space where that is less.
 const DEFAULT_QUOTA: u64 = 25_000_000_000;
@@ -69,6 +72,9 @@ pub enum StartError {
     /// The background jobs of the store do not start.
     #[error("cannot start the upkeep of the store")]
     Upkeep(#[source] io::Error),
+    /// What was spent of vouchers cannot be read or written.
+    #[error(transparent)]
+    Vouchers(VoucherLogError),
     /// The swarm does not start.
     #[error(transparent)]
     Swarm(shoal_swarm::StartError),
@@ -82,7 +88,7 @@ impl StartError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Directory { .. } | Self::Identity(_) | Self::Upkeep(_) | Self::Random(_) => false,
+            Self::Directory { .. } | Self::Identity(_) | Self::Upkeep(_) | Self::Vouchers(_) | Self::Random(_) => false,
             Self::Store(error) => error.retryable(),
             Self::Swarm(error) => error.retryable(),
         }
@@ -122,6 +128,7 @@ impl Node {
         private_directory(&data).map_err(|cause| StartError::Directory { path: data.clone(), cause })?;
         let key = identity::load_or_make(&data).map_err(StartError::Identity)?;
         let store = open_store(&data, config.quota, vfs).await?;
+        let (voucher_log, ledger) = voucher_log(&data, &config)?;
         let boot_epoch = BootEpoch(u64::from_le_bytes(clock::random().map_err(StartError::Random)?));
         let seed = u64::from_le_bytes(clock::random().map_err(StartError::Random)?);
 
@@ -139,14 +146,22 @@ impl Node {
             boot_epoch,
             domain: config.domain,
             engine: Engine {
-                admission: Admission::new(config.open, config.allow),
+                admission: Admission::new(Policy {
+                    open: config.open,
+                    members_only: config.members_only,
+                    members: config.allow.into_iter().collect(),
+                    issuers: config.voucher_issuers.into_iter().collect(),
+                }),
                 reservations: Reservations::default(),
                 directory,
+                ledger,
+                refused: Counters::default(),
             },
+            voucher_log,
             addresses: addresses::advertised(&addresses),
         }));
         addresses::note(&data, &addresses);
-        let admin = administration(&data, context.store().clone());
+        let admin = administration(&data, &context);
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
@@ -189,6 +204,15 @@ impl Node {
     }
 }
 
+/// What is spent of vouchers; nothing is read or made where nobody's count.
+fn voucher_log(data: &Path, config: &Config) -> Result<(Option<VoucherLog>, Ledger), StartError> {
+    if config.voucher_issuers.is_empty() {
+        return Ok((None, Ledger::default()));
+    }
+    let (log, ledger) = VoucherLog::open(data, clock::wall()).map_err(StartError::Vouchers)?;
+    Ok((Some(log), ledger))
+}
+
 async fn open_store(data: &Path, quota: Option<u64>, vfs: Arc<dyn Vfs>) -> Result<Store, StartError> {
     let data = data.to_path_buf();
     let opening = tokio::task::spawn_blocking(move || {
@@ -217,8 +241,9 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, data: &Path, quota: Option<u64>) -> Result
 }
 
 /// The administration socket. A node that cannot have one, on a file system without sockets for example, works as well.
-fn administration(data: &Path, store: Store) -> Option<Admin> {
-    Admin::start(data, store)
+fn administration(data: &Path, context: &Arc<Context>) -> Option<Admin> {
+    let counted = Arc::clone(context);
+    Admin::start(data, context.store().clone(), Arc::new(move || counted.refusals()))
         .inspect_err(
             |error| tracing::warn!(%error, "no administration socket: `shoald store` will not reach this node"),
         )

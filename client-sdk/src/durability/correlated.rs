@@ -9,15 +9,15 @@ use super::Odds;
 ///
 /// For holders that are gone for good this is the loss of a file, for holders that are switched off it is a file that
 /// cannot be read now. With the share of nodes that die in a year it is a year without any repair. Outside of 0..=1
-/// `away` is taken as the nearer end.
+/// `away` is taken as the nearer end; what is no number is taken as certain loss.
 #[must_use]
 pub fn lost_together(code: Code, away: f64) -> Odds {
     let (k, n) = (u32::from(code.data), u32::from(code.data) + u32::from(code.parity));
     // Both ends are exact: the logarithm of 0 is minus infinity, and no term below has 0 times it.
-    if !(away > 0.0) {
+    if away <= 0.0 {
         return Odds::from_ln(f64::NEG_INFINITY);
     }
-    if away >= 1.0 {
+    if away.is_nan() || away >= 1.0 {
         return Odds::from_ln(0.0);
     }
     let (ln_away, ln_there) = (away.ln(), (-away).ln_1p());

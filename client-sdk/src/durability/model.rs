@@ -63,11 +63,11 @@ impl Churn {
     /// [`ChurnError`] at and beyond the ends.
     pub fn new(yearly_failures: f64, repair_hours: f64) -> Result<Self, ChurnError> {
         // Below this, 1 - AFR is 1 for an f64 and nothing ever fails.
-        if !(yearly_failures >= f64::EPSILON && yearly_failures < 1.0) {
+        if !(f64::EPSILON..1.0).contains(&yearly_failures) {
             return Err(ChurnError::YearlyFailures);
         }
         // A millisecond: far below any network, far above where mu would be infinite.
-        if !(repair_hours >= 1.0 / 3_600_000.0 && repair_hours <= REPAIR_HOURS_MAX) {
+        if !(1.0 / 3_600_000.0..=REPAIR_HOURS_MAX).contains(&repair_hours) {
             return Err(ChurnError::RepairHours);
         }
         Ok(Self { yearly_failures, repair_hours })

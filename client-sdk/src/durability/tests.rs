@@ -142,7 +142,7 @@ fn the_ends_of_the_scale_stay_numbers() {
             assert!(lost_together(code, afr).nines().is_finite());
         }
         assert_eq!(lost_together(code, 0.0).probability(), 0.0);
-        assert_eq!(lost_together(code, f64::NAN).probability(), 0.0);
+        assert_eq!(lost_together(code, f64::NAN).probability(), 1.0);
         assert_eq!(lost_together(code, 1.0).probability(), 1.0);
     }
     for (afr, hours) in [(0.0, 24.0), (1.0, 24.0), (f64::NAN, 24.0), (-0.1, 24.0)] {

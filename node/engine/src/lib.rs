@@ -3,20 +3,27 @@
 //!
 //! - [`directory`]: who is known, who is dialled, who is asked; from one known peer to all of them.
 //! - [`admission`]: which peer may do what, and how often.
+//! - [`budget`]: how much strangers may ask and read.
+//! - [`vouchers`]: whether a voucher counts, and what of it is spent.
+//! - [`counters`]: how often what was refused.
 //! - [`reservations`]: room promised for a minute.
 //! - [`pressure`]: when to come again.
 //! - [`leases`]: whether a lease group counts.
 //! - [`records`]: whether a record follows the one that is kept.
 
 pub mod admission;
+pub mod budget;
+pub mod counters;
 pub mod directory;
 pub mod leases;
 pub mod pressure;
 pub mod records;
 pub mod reservations;
 pub mod time;
+pub mod vouchers;
 
-pub use admission::{Admission, Denial, Operation};
+pub use admission::{Admission, Denial, Operation, Policy};
+pub use counters::Counters;
 pub use directory::Directory;
 pub use reservations::Reservations;
 pub use time::Now;

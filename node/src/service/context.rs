@@ -1,14 +1,18 @@
 //! What all services of one node share: the store, the key, the engine's tables behind one short lock, and the pools
 //! that bound memory and threads.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::admission::{Admission, Denial, Operation};
+use shoal_engine::counters::Counters;
 use shoal_engine::directory::Directory;
 use shoal_engine::pressure::retry_after_ms;
 use shoal_engine::reservations::Reservations;
+use shoal_engine::vouchers::{self, Grant, Ledger};
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{
@@ -19,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chunks::{SpaceReservation, Store};
 use crate::clock;
+use crate::vouchers::VoucherLog;
 
 /// Shards received at a time: 32 buffers of at most 4 MiB.
 const BUFFERS: usize = 32;
@@ -29,6 +34,13 @@ const REQUESTS: usize = 128;
 const READERS: usize = 32;
 /// Keys over which writes of records and groups are spread: two writes of one key never run at a time.
 const KEY_LOCKS: usize = 64;
+
+/// Who asks, and the IP address it is seen at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    pub(super) address: Option<IpAddr>,
+}
 
 /// A promised place, taken up by a STORE.
 #[derive(Debug)]
@@ -48,6 +60,8 @@ pub(crate) struct Engine {
     pub(crate) admission: Admission,
     pub(crate) reservations: Reservations<PlaceHeld>,
     pub(crate) directory: Directory,
+    pub(crate) ledger: Ledger,
+    pub(crate) refused: Counters,
 }
 
 /// What a reservation keeps.
@@ -73,6 +87,8 @@ pub(crate) struct Context {
     stopping: watch::Sender<bool>,
     record_locks: KeyLocks,
     group_locks: KeyLocks,
+    /// Where what is spent of vouchers is written down; none where nobody's vouchers count.
+    voucher_log: Option<Arc<Mutex<VoucherLog>>>,
 }
 
 type KeyLocks = Vec<tokio::sync::Mutex<()>>;
@@ -96,13 +112,14 @@ pub(crate) struct Parts {
     pub(crate) boot_epoch: BootEpoch,
     pub(crate) domain: Option<String>,
     pub(crate) engine: Engine,
+    pub(crate) voucher_log: Option<VoucherLog>,
     /// Where the node listens, without its id.
     pub(crate) addresses: Vec<String>,
 }
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, network, key, boot_epoch, domain, engine, addresses } = parts;
+        let Parts { store, network, key, boot_epoch, domain, engine, voucher_log, addresses } = parts;
         let record = own_record(&store, boot_epoch, domain.clone(), addresses.clone());
         let own_record = Signed::seal(&record, &key, &network);
         Self {
@@ -122,6 +139,7 @@ impl Context {
             stopping: watch::Sender::new(false),
             record_locks: key_locks(),
             group_locks: key_locks(),
+            voucher_log: voucher_log.map(|log| Arc::new(Mutex::new(log))),
         }
     }
 
@@ -228,12 +246,71 @@ impl Context {
         signed
     }
 
-    pub(super) fn admit(&self, peer: NodeId, operation: Operation) -> Result<(), Denial> {
-        self.engine().admission.admit(peer, operation, clock::now())
+    pub(super) fn admit(&self, peer: Peer, operation: Operation) -> Result<(), Denial> {
+        self.engine().admission.admit(peer.node, peer.address, operation, clock::now())
     }
 
-    pub(super) fn admit_retrieve(&self, peer: NodeId, bytes: u64) -> Result<(), Refusal> {
+    pub(super) fn admit_retrieve(&self, peer: Peer, bytes: u64) -> Result<(), Refusal> {
         self.admit(peer, Operation::Read { bytes }).map_err(|denial| denial.reason)
+    }
+
+    /// Counts a refusal that was answered.
+    pub(super) fn refused(&self, reason: Refusal) {
+        self.engine().refused.refused(reason);
+    }
+
+    /// Refusals since the start by their word, those that never happened left out.
+    pub(crate) fn refusals(&self) -> BTreeMap<String, u64> {
+        let engine = self.engine();
+        let seen = engine.refused.by_reason().filter(|(_, count)| *count > 0);
+        seen.map(|(word, count)| (word.to_owned(), count)).collect()
+    }
+
+    /// What a peer that is no member may still store by its voucher; none for a member, who needs no voucher.
+    pub(super) fn judge_voucher(
+        &self,
+        peer: NodeId,
+        voucher: Option<&Signed>,
+        bytes: u64,
+    ) -> Result<Option<Grant>, Refusal> {
+        let issuers = {
+            let engine = self.engine();
+            if engine.admission.is_member(&peer) {
+                return Ok(None);
+            }
+            engine.admission.issuers().clone()
+        };
+        let signed = voucher.ok_or(Refusal::Denied)?;
+        let grant = vouchers::judge(signed, &self.network, &issuers, peer, self.node, clock::wall())?;
+        self.engine().ledger.check(&grant, bytes)?;
+        Ok(Some(grant))
+    }
+
+    /// Spends of a voucher; when this returns it is on stable media. Nothing may be promised for it before.
+    pub(super) async fn charge(self: &Arc<Self>, grant: Option<Grant>, bytes: u64) -> Result<(), Refusal> {
+        let Some(grant) = grant else { return Ok(()) };
+        let log = Arc::clone(self.voucher_log.as_ref().ok_or(Refusal::Denied)?);
+        let context = Arc::clone(self);
+        // On a task of its own: what was charged is written down also if nobody waits for it any more.
+        let written = tokio::task::spawn_blocking(move || {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            let wall = clock::wall();
+            let spent = context.engine().ledger.charge(&grant, bytes, wall)?;
+            let grown = log.is_long().then(|| context.engine().ledger.clone());
+            let written = grown.map_or(Ok(()), |ledger| log.rewrite(&ledger, wall)).and_then(|()| log.append(&spent));
+            written.map_err(|error| {
+                tracing::error!(%error, "what is spent of vouchers cannot be written down: none counts until a restart");
+                Refusal::ReadOnly
+            })
+        });
+        written.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// Takes promises back that were never told.
+    pub(super) fn release(&self, peer: NodeId, ids: &[ReservationId]) {
+        for id in ids {
+            drop(self.take_place(peer, *id));
+        }
     }
 
     /// Promises places of these lengths, all or none.

@@ -15,6 +15,7 @@ use shoal_protocol::receipt::Receipt;
 use shoal_protocol::{NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
 use shoal_swarm::InboundRequest;
 
+use super::context::Peer;
 use super::{Context, audit, receive, send};
 use crate::clock;
 
@@ -24,6 +25,7 @@ const DISK_WAIT: Duration = Duration::from_secs(5);
 /// Answers one request. It runs on a task of its own; the answer of one that nobody waits for any more is let go.
 pub(crate) async fn serve(context: Arc<Context>, inbound: InboundRequest) {
     let peer = inbound.peer;
+    let from = Peer { node: peer, address: inbound.address };
     let response = match Request::from_bytes(&inbound.body) {
         Err(error) => {
             tracing::debug!(%peer, %error, "malformed request");
@@ -31,30 +33,39 @@ pub(crate) async fn serve(context: Arc<Context>, inbound: InboundRequest) {
         }
         Ok(request) => {
             let label = request.label();
-            let response = answer(&context, peer, request).await;
+            let response = answer(&context, from, request).await;
             if let Response::Refused { reason, .. } = &response {
                 tracing::debug!(%peer, request = label, %reason, "request refused");
             }
             response
         }
     };
+    match &response {
+        Response::Refused { reason, .. } => context.refused(*reason),
+        Response::Conflict { .. } => context.refused(Refusal::Conflict),
+        _ => {}
+    }
     if let Err(error) = inbound.reply(response.to_bytes().into()) {
         tracing::debug!(%peer, %error, "response not sent");
     }
 }
 
-async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Response {
+async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Response {
     if context.is_stopping() {
         return Response::refused(Refusal::Stopping);
     }
     let operation = match &request {
-        Request::Reserve(_) | Request::PutRecord(_) => Operation::Change,
+        Request::Reserve(Reserve { voucher, .. }) | Request::PutRecord(PutRecord { voucher, .. }) => {
+            Operation::Change { voucher: voucher.is_some() }
+        }
+        Request::Hello(_) | Request::Peers { .. } => Operation::Greet,
         Request::Audit(audit) => Operation::Read { bytes: audit::bytes_read(audit) },
         _ => Operation::Ask,
     };
-    if let Err(Denial { reason, retry_after_ms }) = context.admit(peer, operation) {
+    if let Err(Denial { reason, retry_after_ms }) = context.admit(from, operation) {
         return Response::Refused { reason, retry_after_ms };
     }
+    let peer = from.node;
     let done = match request {
         Request::Hello(hello) => Ok(greet(context, peer, hello)),
         Request::Peers { after } => {
@@ -68,7 +79,7 @@ async fn answer(context: &Arc<Context>, peer: NodeId, request: Request) -> Respo
         Request::Reserve(reserve) => within_bounds(context, make_room(context, peer, reserve)).await,
         Request::Stat { shards } => within_bounds(context, stat(context, shards)).await,
         Request::Audit(request) => within_bounds(context, audit::answer(context, peer, request)).await,
-        Request::PutRecord(put) => within_bounds(context, put_record(context, put)).await,
+        Request::PutRecord(put) => within_bounds(context, put_record(context, peer, put)).await,
         Request::Losses { after, nonce } => Ok(losses(context, after, nonce)),
         Request::GetRecord { key, back } => within_bounds(context, get_record(context, key, back)).await,
     };
@@ -122,8 +133,15 @@ async fn lease(context: &Arc<Context>, signed: &Signed) -> Result<Lease, Refusal
 
 async fn make_room(context: &Arc<Context>, peer: NodeId, reserve: Reserve) -> Result<Response, Refusal> {
     context.check_epoch(reserve.boot_epoch)?;
+    let bytes = reserve.lengths.iter().fold(0u64, |sum, length| sum.saturating_add(u64::from(*length)));
+    let grant = context.judge_voucher(peer, reserve.voucher.as_ref(), bytes)?;
     let lease = lease(context, &reserve.group).await?;
     let ids = context.promise(peer, &reserve.lengths, lease.id, lease.group.expires)?;
+    // Room first, so that a full node costs no voucher; told to nobody before the charge is durable.
+    if let Err(reason) = context.charge(grant, bytes).await {
+        context.release(peer, &ids);
+        return Err(reason);
+    }
     let valid_ms = u32::try_from(RESERVATION_MS).unwrap_or(u32::MAX);
     Ok(Response::Reserved(Reserved { ids, valid_ms, group: lease.id }))
 }
@@ -135,18 +153,20 @@ async fn stat(context: &Arc<Context>, shards: Vec<ShardId>) -> Result<Response, 
     Ok(Response::Stat { held: held.await? })
 }
 
-async fn put_record(context: &Arc<Context>, put: PutRecord) -> Result<Response, Refusal> {
+async fn put_record(context: &Arc<Context>, peer: NodeId, put: PutRecord) -> Result<Response, Refusal> {
     context.check_epoch(put.boot_epoch)?;
     let key = records::key_of(&put.record, context.network())?;
+    let bytes = Bytes::from(put.record.to_bytes());
+    let length = u32::try_from(bytes.len()).map_err(|_| Refusal::TooLarge)?;
+    let grant = context.judge_voucher(peer, put.voucher.as_ref(), u64::from(length))?;
     let lease = lease(context, &put.group).await?;
     // Until the decision is on disk, nobody else decides about this key.
     let _alone = context.record_lock(&key).await;
     let held = newest(context, key, 0).await?.map(|(_, record)| record);
-    let bytes = Bytes::from(put.record.to_bytes());
-    let length = u32::try_from(bytes.len()).map_err(|_| Refusal::TooLarge)?;
     let shard = ShardId::of(&bytes);
     match records::decide(&put.record, held.as_ref(), context.network())? {
         RecordDecision::Keep { version } => {
+            context.charge(grant, u64::from(length)).await?;
             let kept = context.store().put_record(key, lease.id, version, bytes).await;
             kept.map_err(|error| receive::put_refusal(&error))?;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use shoal_protocol::lane::Header;
 use shoal_swarm::InboundLane;
 
+use super::context::Peer;
 use super::stream::{LaneEnd, LaneIo};
 use super::{Context, receive, send};
 
@@ -17,6 +18,7 @@ const REST: Duration = Duration::from_secs(60);
 /// Serves transfers until the lane ends.
 pub(crate) async fn serve(context: Arc<Context>, mut lane: InboundLane) {
     let peer = lane.peer;
+    let from = Peer { node: peer, address: lane.address };
     let mut io = LaneIo::new(&mut lane.stream);
     let ended = loop {
         let header = tokio::select! {
@@ -33,7 +35,7 @@ pub(crate) async fn serve(context: Arc<Context>, mut lane: InboundLane) {
                 receive::store(&context, peer, &mut io, receive::Wanted { reservation, boot_epoch, nonce }).await
             }
             Header::Retrieve { shard, ranges, nonce } => {
-                send::retrieve(&context, peer, &mut io, send::Wanted { shard, ranges, nonce }).await
+                send::retrieve(&context, from, &mut io, send::Wanted { shard, ranges, nonce }).await
             }
         };
         if let Err(end) = served {

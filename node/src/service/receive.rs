@@ -178,6 +178,7 @@ async fn reply<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(receipt) => StoreReply::Kept(receipt),
         Err(reason) => {
             tracing::debug!(%reason, "store refused");
+            context.refused(reason);
             let retry_after_ms = if reason == Refusal::Busy { context.retry_after_ms() } else { 0 };
             let boot_epoch = context.boot_epoch();
             let statement = RefusalStatement { reason, retry_after_ms, boot_epoch, nonce, time: clock::wall() };

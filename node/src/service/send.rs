@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use shoal_protocol::lane::{ABORT, DeliveryReply, RetrieveTrailer, encode_abort, encode_end};
 use shoal_protocol::receipt::{ByteRange, ServeStatement};
-use shoal_protocol::{NodeId, Nonce, Refusal, ShardId};
+use shoal_protocol::{Nonce, Refusal, ShardId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::Context;
+use super::context::Peer;
 use super::stream::{LaneEnd, LaneIo};
 use crate::chunks::ReadError;
 use crate::clock;
@@ -36,7 +37,7 @@ pub(super) struct Wanted {
 /// [`LaneEnd`] when the lane cannot go on.
 pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
     context: &Context,
-    peer: NodeId,
+    peer: Peer,
     io: &mut LaneIo<S>,
     wanted: Wanted,
 ) -> Result<(), LaneEnd> {
@@ -46,7 +47,7 @@ pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
                 shard: wanted.shard,
                 ranges: wanted.ranges,
                 sent,
-                requester: peer,
+                requester: peer.node,
                 boot_epoch: context.boot_epoch(),
                 nonce: wanted.nonce,
                 time: clock::wall(),
@@ -54,7 +55,8 @@ pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
             io.send(&encode_end(&RetrieveTrailer { statement: context.sign(&statement) })).await?;
         }
         Err(reason) => {
-            tracing::debug!(%peer, %reason, "retrieve refused");
+            tracing::debug!(peer = %peer.node, %reason, "retrieve refused");
+            context.refused(reason);
             io.send(&encode_abort(reason)).await?;
             if reason == Refusal::Stopping {
                 return Err(LaneEnd::Stopping);
@@ -78,7 +80,7 @@ async fn last_word<S: AsyncRead + AsyncWrite + Unpin>(io: &mut LaneIo<S>) -> Res
 /// Sends the encoded ranges; how many bytes, or why it stopped.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     context: &Context,
-    peer: NodeId,
+    peer: Peer,
     io: &mut LaneIo<S>,
     wanted: &Wanted,
 ) -> Result<Result<u64, Refusal>, LaneEnd> {

@@ -5,12 +5,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::admin::{Address, Answer, LINE_MAX, PATIENCE, Request, SOCKET};
-use crate::chunks::StoreStatus;
+use crate::admin::{Address, Answer, LINE_MAX, NodeStatus, PATIENCE, Request, SOCKET};
 use crate::problem::{Failure, Problem};
 
 /// What the running node says; `None` if none runs.
-pub(super) fn ask(data: &Path, request: &Request) -> Result<Option<Option<Box<StoreStatus>>>, Problem> {
+pub(super) fn ask(data: &Path, request: &Request) -> Result<Option<Option<Box<NodeStatus>>>, Problem> {
     let stream = match Address::new(data).and_then(|address| UnixStream::connect(address.path())) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    fn answered(answer: &'static [u8]) -> Result<Option<Option<Box<StoreStatus>>>, Problem> {
+    fn answered(answer: &'static [u8]) -> Result<Option<Option<Box<NodeStatus>>>, Problem> {
         let place = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(place.path().join(SOCKET)).unwrap();
         let node = std::thread::spawn(move || {

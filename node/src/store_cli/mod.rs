@@ -6,12 +6,13 @@ mod ask;
 mod check;
 mod table;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::admin::Request;
+use crate::admin::{NodeStatus, Request};
 use crate::chunks::StoreStatus;
 use crate::chunks::workers::{Command, WorkerStatus};
 use crate::cli::{DataArgs, EXIT_CODES, print_lines};
@@ -165,13 +166,16 @@ fn status(args: &StatusArgs) -> Result<(), Problem> {
     let (data, quota) = place(&args.open.place, args.open.quota.as_deref())?;
     let (status, runs) = match ask::ask(&data, &Request::Status {})? {
         Some(answer) => (*answer.ok_or_else(|| ask::senseless(&data))?, true),
-        None => (alone::status(&data, quota)?, false),
+        None => (NodeStatus { store: alone::status(&data, quota)?, refused: BTreeMap::new() }, false),
     };
     if args.json {
         return print_json(&status);
     }
     let node = if runs { "running" } else { "stopped; the jobs go on when it runs" };
-    print_lines(&[vec![format!("node      {node}")], table::lines(&status, clock::wall().0)].concat())
+    let mut lines = vec![format!("node      {node}")];
+    lines.extend(table::refused(&status.refused));
+    lines.extend(table::lines(&status.store, clock::wall().0));
+    print_lines(&lines)
 }
 
 fn job(name: &'static str, args: &JobArgs) -> Result<(), Problem> {
@@ -189,7 +193,7 @@ fn job(name: &'static str, args: &JobArgs) -> Result<(), Problem> {
     }
     if args.json {
         let answer = ask::ask(&data, &Request::Status {})?.flatten().ok_or_else(|| ask::senseless(&data))?;
-        return print_json(&of_job(*answer, name)?);
+        return print_json(&of_job(answer.store, name)?);
     }
     let speed = args.speed.map(|speed| format!("; its speed is {speed}")).unwrap_or_default();
     print_lines(&[

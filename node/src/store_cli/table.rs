@@ -1,6 +1,8 @@
 //! The status of a store as a table for people. It reads no clock and prints nothing but, on a terminal, the end of a
 //! line of progress.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use shoal_protocol::ByteCount;
@@ -34,6 +36,14 @@ pub(super) fn lines(status: &StoreStatus, now_ms: u64) -> Vec<String> {
     lines.push(String::new());
     lines.extend(jobs(&status.jobs));
     lines
+}
+
+/// What a running node refused, if anything: `refused   12 denied, 3 busy`, the most frequent first.
+pub(super) fn refused(counts: &BTreeMap<String, u64>) -> Option<String> {
+    let mut counts: Vec<(&String, &u64)> = counts.iter().collect();
+    counts.sort_by_key(|(word, count)| (Reverse(**count), *word));
+    let words: Vec<String> = counts.into_iter().map(|(word, count)| format!("{count} {word}")).collect();
+    (!words.is_empty()).then(|| format!("refused   {}", words.join(", ")))
 }
 
 /// The counts of a job, one a line.
@@ -241,6 +251,13 @@ mod tests {
         assert_eq!((percent(7, 0), percent(9, 3), percent(u64::MAX, u64::MAX)), (100, 100, 100));
         let spans = [0, 900, 119_000, 120_000, 7_200_000, 2 * DAY].map(span);
         assert_eq!(spans, ["0 s", "0 s", "119 s", "2 min", "2 h", "2 days"]);
+    }
+
+    #[test]
+    fn refusals_are_one_line_and_the_most_frequent_first() {
+        let counts = [("busy", 3), ("denied", 12), ("conflict", 3)].map(|(word, count)| (word.to_owned(), count));
+        assert_eq!(refused(&counts.into()).as_deref(), Some("refused   12 denied, 3 busy, 3 conflict"));
+        assert_eq!(refused(&BTreeMap::new()), None);
     }
 
     #[test]

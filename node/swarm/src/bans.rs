@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use crate::limits::{BAN_ASKED_MAX, BAN_FIRST, BAN_LONGEST, BANS_MAX};
+use crate::limits::{BAN_ASKED_MAX, BAN_FIRST, BAN_JITTER_THOUSANDTHS, BAN_LONGEST, BANS_MAX};
 
 #[derive(Debug)]
 struct Ban {
@@ -26,11 +26,14 @@ pub(crate) struct BanList {
 }
 
 impl BanList {
-    /// Bans after a violation: 5 s, doubling up to 30 min. Returns the length.
-    pub(crate) fn strike(&mut self, peer: PeerId, now: Instant) -> Duration {
+    /// Bans after a violation: 5 s, then half as long again each time, up to 30 min; `jitter`, any number, adds up to a
+    /// quarter. Returns the length.
+    pub(crate) fn strike(&mut self, peer: PeerId, now: Instant, jitter: u32) -> Duration {
         let known = self.bans.get(&peer).filter(|ban| now < ban.until + BAN_LONGEST);
-        let length = known.map_or(BAN_FIRST, |ban| ban.next);
-        self.put(peer, now, length, length.saturating_mul(2).min(BAN_LONGEST));
+        let base = known.map_or(BAN_FIRST, |ban| ban.next);
+        let more = base.saturating_mul(jitter % (BAN_JITTER_THOUSANDTHS + 1)) / 1000;
+        let length = base.saturating_add(more).min(BAN_LONGEST);
+        self.put(peer, now, length, (base.saturating_mul(3) / 2).min(BAN_LONGEST));
         length
     }
 
@@ -69,15 +72,32 @@ mod tests {
     #[test]
     fn strikes_back_off_and_are_forgotten() {
         let (mut list, peer, start) = (BanList::default(), PeerId::random(), Instant::now());
-        assert_eq!(list.strike(peer, start), Duration::from_secs(5));
+        assert_eq!(list.strike(peer, start, 0), Duration::from_secs(5));
         assert!(list.is_banned(&peer, start + Duration::from_secs(4)));
         assert!(!list.is_banned(&peer, start + Duration::from_secs(5)));
-        assert_eq!(list.strike(peer, start + Duration::from_secs(6)), Duration::from_secs(10));
+        assert_eq!(list.strike(peer, start + Duration::from_secs(6), 0), Duration::from_millis(7_500));
         for _ in 0..20 {
-            list.strike(peer, start);
+            list.strike(peer, start, 0);
         }
-        assert_eq!(list.strike(peer, start), BAN_LONGEST);
-        assert_eq!(list.strike(peer, start + 3 * BAN_LONGEST), BAN_FIRST);
+        assert_eq!(list.strike(peer, start, 999), BAN_LONGEST, "jitter never goes beyond the longest");
+        assert_eq!(list.strike(peer, start + 3 * BAN_LONGEST, 0), BAN_FIRST);
+    }
+
+    #[test]
+    fn jitter_adds_up_to_a_quarter_and_does_not_add_up() {
+        let (peer, start) = (PeerId::random(), Instant::now());
+        for jitter in [0, 1, 125, 250, 251, u32::MAX] {
+            let mut list = BanList::default();
+            let first = list.strike(peer, start, jitter);
+            assert!((BAN_FIRST..=BAN_FIRST * 5 / 4).contains(&first), "{jitter}: {first:?}");
+            assert_eq!(list.strike(peer, start, 0), BAN_FIRST * 3 / 2, "{jitter}");
+        }
+        assert_eq!(BanList::default().strike(peer, start, 250), BAN_FIRST * 5 / 4);
+        let steps = (0..40).scan(BAN_FIRST, |length, _| {
+            *length = (*length * 3 / 2).min(BAN_LONGEST);
+            Some(*length)
+        });
+        assert_eq!(steps.take_while(|length| *length < BAN_LONGEST).count(), 14, "15 violations to half an hour");
     }
 
     #[test]
@@ -94,9 +114,9 @@ mod tests {
     fn the_list_is_bounded() {
         let (mut list, start) = (BanList::default(), Instant::now());
         let first = PeerId::random();
-        list.strike(first, start);
+        list.strike(first, start, 0);
         for _ in 0..BANS_MAX {
-            list.strike(PeerId::random(), start);
+            list.strike(PeerId::random(), start, 0);
         }
         assert_eq!((list.bans.len(), list.order.len()), (BANS_MAX, BANS_MAX));
         assert!(!list.is_banned(&first, start));

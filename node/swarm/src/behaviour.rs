@@ -43,6 +43,7 @@ impl Behaviour {
             .with_max_pending_outgoing(Some(limits::PENDING_OUTBOUND_MAX))
             .with_max_established_incoming(Some(limits::INBOUND_CONNECTIONS_MAX))
             .with_max_established_outgoing(Some(limits::OUTBOUND_CONNECTIONS_MAX))
+            .with_max_established(Some(limits::CONNECTIONS_MAX))
             .with_max_established_per_peer(Some(limits::CONNECTIONS_PER_PEER_MAX));
         let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), keypair.public())
             .with_agent_version(agent)

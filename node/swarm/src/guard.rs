@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
-use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent,
     ToSwarm, dummy,
@@ -19,6 +19,8 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::address::ip_of_multiaddr;
 use crate::bans::BanList;
+use crate::limits::CONNECTIONS_PER_SUBNET_MAX;
+use crate::subnets::Subnets;
 
 /// Says of an IP address whether connections over it are refused.
 pub type AddressFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -32,6 +34,8 @@ pub(crate) enum DoorReason {
     NotAllowed,
     #[error("filtered address")]
     FilteredAddress,
+    #[error("too many connections from one network")]
+    SubnetFull,
 }
 
 struct Door {
@@ -69,10 +73,13 @@ impl Bans {
 
     /// Bans with back-off after a violation and closes the peer's connections.
     pub(crate) fn strike(&self, peer: PeerId) -> Duration {
+        let mut word = [0; 4];
+        // Without randomness all bans have their plain length, which is good enough.
+        let _ = getrandom::fill(&mut word);
         let length = {
             let mut door = self.door();
             door.sweep = true;
-            door.bans.strike(peer, Instant::now())
+            door.bans.strike(peer, Instant::now(), u32::from_le_bytes(word))
         };
         self.waker.wake();
         length
@@ -94,13 +101,16 @@ pub(crate) struct Guard {
     filter: Option<AddressFilter>,
     /// Bounded by the connection limits.
     connected: BTreeSet<PeerId>,
+    /// Inbound connections from public networks; bounded by the connection limits.
+    subnets: Subnets<ConnectionId>,
     /// Peers to disconnect; bounded by `connected`.
     closing: Vec<PeerId>,
 }
 
 impl Guard {
     pub(crate) fn new(bans: Bans, allowed: Option<BTreeSet<PeerId>>, filter: Option<AddressFilter>) -> Self {
-        Self { bans, allowed, filter, connected: BTreeSet::new(), closing: Vec::new() }
+        let subnets = Subnets::new(CONNECTIONS_PER_SUBNET_MAX);
+        Self { bans, allowed, filter, connected: BTreeSet::new(), subnets, closing: Vec::new() }
     }
 
     fn check_peer(&self, peer: &PeerId) -> Result<(), ConnectionDenied> {
@@ -115,6 +125,15 @@ impl Guard {
 
     fn check_address(&self, address: &Multiaddr) -> Result<(), ConnectionDenied> {
         if self.is_filtered(address) { Err(ConnectionDenied::new(DoorReason::FilteredAddress)) } else { Ok(()) }
+    }
+
+    /// Refuses one more connection from a network that has its share.
+    fn check_subnet(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
+        if observed(remote).is_some_and(|ip| self.subnets.is_full(ip)) {
+            Err(ConnectionDenied::new(DoorReason::SubnetFull))
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether an address may not be used.
@@ -137,7 +156,9 @@ impl NetworkBehaviour for Guard {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         self.check_address(local)?;
-        self.check_address(remote)
+        self.check_address(remote)?;
+        // Before the handshake, which costs more than the answer.
+        self.check_subnet(remote)
     }
 
     fn handle_established_inbound_connection(
@@ -145,9 +166,10 @@ impl NetworkBehaviour for Guard {
         _connection: ConnectionId,
         peer: PeerId,
         _local: &Multiaddr,
-        _remote: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
         self.check_peer(&peer)?;
+        self.check_subnet(remote)?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -181,9 +203,17 @@ impl NetworkBehaviour for Guard {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 self.connected.insert(established.peer_id);
+                if let ConnectedPoint::Listener { send_back_addr, .. } = established.endpoint
+                    && let Some(ip) = observed(send_back_addr)
+                {
+                    self.subnets.opened(established.connection_id, ip);
+                }
             }
-            FromSwarm::ConnectionClosed(closed) if closed.remaining_established == 0 => {
-                self.connected.remove(&closed.peer_id);
+            FromSwarm::ConnectionClosed(closed) => {
+                self.subnets.closed(&closed.connection_id);
+                if closed.remaining_established == 0 {
+                    self.connected.remove(&closed.peer_id);
+                }
             }
             _ => {}
         }
@@ -203,5 +233,77 @@ impl NetworkBehaviour for Guard {
             Some(peer_id) => Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All }),
             None => Poll::Pending,
         }
+    }
+}
+
+/// The IP address behind a direct connection; a relay's address says nothing about who comes through it.
+fn observed(remote: &Multiaddr) -> Option<IpAddr> {
+    let relayed = remote.iter().any(|part| part == libp2p::multiaddr::Protocol::P2pCircuit);
+    if relayed { None } else { ip_of_multiaddr(remote) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+
+    fn door() -> Guard {
+        Guard::new(Bans::new(), None, None)
+    }
+
+    fn at(ip: &str) -> Multiaddr {
+        format!("/ip4/{ip}/tcp/4001").parse().unwrap()
+    }
+
+    fn asks(guard: &mut Guard, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
+        guard.handle_pending_inbound_connection(ConnectionId::new_unchecked(0), &at("9.0.0.1"), remote)
+    }
+
+    fn comes(guard: &mut Guard, number: usize, remote: &Multiaddr, inbound: bool) {
+        let listener = ConnectedPoint::Listener { local_addr: at("9.0.0.1"), send_back_addr: remote.clone() };
+        let dialer =
+            ConnectedPoint::Dialer { address: remote.clone(), role_override: Endpoint::Dialer, port_use: PortUse::New };
+        guard.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(number),
+            endpoint: if inbound { &listener } else { &dialer },
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+    }
+
+    #[test]
+    fn one_network_gets_no_more_than_its_share_of_inbound_connections() {
+        let mut guard = door();
+        for number in 0..CONNECTIONS_PER_SUBNET_MAX {
+            assert!(asks(&mut guard, &at(&format!("9.9.9.{number}"))).is_ok());
+            comes(&mut guard, number, &at(&format!("9.9.9.{number}")), true);
+            comes(&mut guard, number + 100, &at("9.9.8.1"), false);
+            comes(&mut guard, number + 200, &at("192.168.1.1"), true);
+        }
+        let denied = asks(&mut guard, &at("9.9.9.200")).unwrap_err();
+        assert_eq!(denied.downcast::<DoorReason>().unwrap(), DoorReason::SubnetFull);
+        let established = guard.handle_established_inbound_connection(
+            ConnectionId::new_unchecked(0),
+            PeerId::random(),
+            &at("9.0.0.1"),
+            &at("9.9.9.200"),
+        );
+        assert!(established.is_err(), "also one that was in its handshake while the last place was taken");
+        assert!(asks(&mut guard, &at("9.9.8.1")).is_ok(), "connections of our own making do not count");
+        assert!(asks(&mut guard, &at("192.168.1.1")).is_ok());
+        let relay = PeerId::random();
+        let relayed = format!("/ip4/9.9.9.1/tcp/1/p2p/{relay}/p2p-circuit").parse().unwrap();
+        assert!(asks(&mut guard, &relayed).is_ok(), "a relay's address says nothing");
+
+        let endpoint = ConnectedPoint::Listener { local_addr: at("9.0.0.1"), send_back_addr: at("9.9.9.3") };
+        guard.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(3),
+            endpoint: &endpoint,
+            cause: None,
+            remaining_established: 0,
+        }));
+        assert!(asks(&mut guard, &at("9.9.9.200")).is_ok());
     }
 }

@@ -29,6 +29,7 @@ mod ping;
 mod pool;
 mod shard;
 mod start;
+mod subnets;
 mod transport;
 
 pub use address::{AddressError, PeerAddress, ip_of, is_public_ip, peer_address};

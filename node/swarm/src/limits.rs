@@ -23,6 +23,11 @@ pub const CONNECTIONS_PER_PEER_MAX: u32 = 6;
 pub const INBOUND_CONNECTIONS_MAX: u32 = 256;
 /// Established outbound connections.
 pub const OUTBOUND_CONNECTIONS_MAX: u32 = 128;
+/// Established connections in all, both ways: each costs buffers, and none is worth more than the others.
+pub const CONNECTIONS_MAX: u32 = INBOUND_CONNECTIONS_MAX + OUTBOUND_CONNECTIONS_MAX;
+/// Established inbound connections from one public network, a /24 or a /48: identities are free, addresses are not.
+/// Private and loopback addresses are not counted, a household may have any number of machines.
+pub const CONNECTIONS_PER_SUBNET_MAX: usize = 16;
 /// Share of the machine's memory above which new connections are refused.
 pub const MEMORY_SHARE_MAX: f64 = 0.75;
 /// Streams of one yamux or QUIC connection: 8 + 4 lanes each way, control, identify, ping and room for refusals.
@@ -51,8 +56,10 @@ pub const ADDRESS_TEXT_MAX: usize = shoal_protocol::limits::ADDRESS_MAX;
 
 /// Peers the ban list remembers; the least recently struck is forgotten first.
 pub const BANS_MAX: usize = 10_000;
-/// First ban after a protocol violation; each further one doubles it.
+/// First ban after a protocol violation; each further one is half as long again.
 pub const BAN_FIRST: Duration = Duration::from_secs(5);
+/// Up to this share, in thousandths, is added to a ban at random, so that those banned together do not return together.
+pub const BAN_JITTER_THOUSANDTHS: u32 = 250;
 /// Longest ban the back-off reaches.
 pub const BAN_LONGEST: Duration = Duration::from_secs(30 * 60);
 /// Longest ban a caller may ask for: keeps clock arithmetic far from overflow.

@@ -2,6 +2,7 @@
 //! It chooses a link (direct before relayed) and holds each peer's permits; it never opens or closes anything itself.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use shoal_protocol::NodeId;
 use shoal_protocol::link::Purpose;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::address::ip_of_multiaddr;
 use crate::control::client::{ClientCommand, ControlHandle};
 use crate::error::LaneError;
 use crate::limits::{CONTROL_COMMANDS_MAX, INBOUND_LANES_PER_PEER_MAX, OPENS_MAX};
@@ -183,6 +185,11 @@ impl Link {
     }
 
     /// Asks the handler to open the control lane if it is not open.
+    /// The IP address the peer is seen at; none through a relay, whose address says nothing about it.
+    pub(crate) fn observed_ip(&self) -> Option<IpAddr> {
+        (self.kind == LinkKind::Direct).then(|| ip_of_multiaddr(&self.address)).flatten()
+    }
+
     pub(crate) fn want_control(&self) {
         if !self.control_wanted.swap(true, Ordering::AcqRel) {
             self.waker.wake();

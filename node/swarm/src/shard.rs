@@ -5,6 +5,7 @@
 //! [`LaneError::RemoteBusy`]; all other bytes pass untouched.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
@@ -204,13 +205,20 @@ impl AsyncWrite for ShardLane {
 pub struct InboundLane {
     /// Who opened it: the key that the connection's handshake proved.
     pub peer: NodeId,
+    /// The IP address it is seen at; none through a relay.
+    pub address: Option<IpAddr>,
     /// The bytes both ways.
     pub stream: LaneStream,
 }
 
 impl InboundLane {
-    pub(crate) fn new(peer: NodeId, stream: Stream, permits: [OwnedSemaphorePermit; 2]) -> Self {
-        Self { peer, stream: LaneStream::accepted(stream, permits) }
+    pub(crate) fn new(
+        peer: NodeId,
+        address: Option<IpAddr>,
+        stream: Stream,
+        permits: [OwnedSemaphorePermit; 2],
+    ) -> Self {
+        Self { peer, address, stream: LaneStream::accepted(stream, permits) }
     }
 
     pub(crate) fn into_stream(self) -> Stream {

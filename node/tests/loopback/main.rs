@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
+mod admission;
 mod audits;
 mod stalled;
 
@@ -55,6 +56,8 @@ fn config(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Config {
         quota: Some(64 << 20),
         allow,
         open: false,
+        members_only: false,
+        voucher_issuers: vec![],
         domain: Some("cellar".into()),
     }
 }

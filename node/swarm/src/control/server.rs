@@ -5,6 +5,7 @@
 //! requests already handed out see [`InboundRequest::gone`] and their reply fails with `Closed`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::links::{CloseReason, Link};
 pub struct InboundRequest {
     /// Who asks: the key that the connection's handshake proved.
     pub peer: NodeId,
+    /// The IP address it is seen at; none through a relay.
+    pub address: Option<IpAddr>,
     /// What is asked, opaque here.
     pub body: Bytes,
     /// How long the peer said it waits, counted from receipt; at most 10 minutes.
@@ -193,6 +196,7 @@ impl Server<'_> {
         }
         let request = InboundRequest {
             peer: self.link.peer,
+            address: self.link.observed_ip(),
             body,
             deadline: Duration::from_millis(u64::from(deadline_ms)).min(DEADLINE_MAX),
             received: Instant::now(),

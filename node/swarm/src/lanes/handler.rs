@@ -122,7 +122,7 @@ impl NodeHandler {
             self.answer_busy(stream);
             return;
         };
-        let lane = InboundLane::new(self.link.peer, stream, [peer, node]);
+        let lane = InboundLane::new(self.link.peer, self.link.observed_ip(), stream, [peer, node]);
         match self.shared.lanes.try_send(lane) {
             Ok(()) => {}
             // The queue has a place per permit, so it is never full; closed means that this owner serves no lanes.
