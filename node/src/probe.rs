@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::cli::RunArgs;
 use crate::service::stream::{LaneEnd, LaneIo};
-use crate::{admin, config, genesis, identity, size};
+use crate::{admin, config, genesis, identity, size, vouchers};
 
 /// A request on the administration socket, written again.
 ///
@@ -45,6 +45,12 @@ pub fn identity(bytes: &[u8]) -> Option<[u8; 32]> {
 #[must_use]
 pub fn genesis(bytes: &[u8]) -> Option<(String, [u8; 32])> {
     genesis::parse(bytes).map(|(name, key)| (name, key.to_bytes()))
+}
+
+/// What a log of vouchers says is spent, written again.
+#[must_use]
+pub fn voucher_log(bytes: &[u8]) -> Option<Vec<u8>> {
+    vouchers::rewritten(bytes)
 }
 
 /// A size as people write it, bytes.

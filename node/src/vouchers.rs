@@ -10,8 +10,8 @@
 //! | 48 | 8 | when the voucher is over, milliseconds since 1970, LE |
 //! | 56 | 4 | CRC32C of the 56 bytes before, LE |
 //!
-//! A line is appended and synced before anything is promised for it. A line cut short at the end was never promised; one
-//! that is damaged before good ones is an error, because what it spent would be spent again. The file is written anew,
+//! A line is appended and synced before anything is promised for it. A line torn at the end was never promised; one that is
+//! damaged before the last is an error, because what it spent would be spent again. The file is written anew,
 //! without what is over, when the node starts and when it has grown.
 
 use std::fs::{File, OpenOptions};
@@ -139,10 +139,18 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Spent>, VoucherLogError> {
     let lines = bytes.strip_prefix(MAGIC).ok_or_else(|| VoucherLogError::Unknown(path.to_path_buf()))?;
     let read: Vec<Option<Spent>> = lines.chunks(LINE).map(decode).collect();
     let good = read.iter().take_while(|line| line.is_some()).count();
-    if read.iter().skip(good).any(Option::is_some) {
+    // Each line is synced before the next is begun, so only the last one can be torn.
+    if good.saturating_add(1) < read.len() {
         return Err(VoucherLogError::Damaged(path.to_path_buf()));
     }
     Ok(read.into_iter().flatten().collect())
+}
+
+/// What a file of these bytes says is spent, written again.
+#[cfg(any(test, feature = "test-utils"))]
+pub(crate) fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
+    let lines = parse(bytes, Path::new(FILE)).ok()?;
+    Some([MAGIC.to_vec(), lines.iter().flat_map(encode).collect()].concat())
 }
 
 #[cfg(test)]
@@ -199,6 +207,11 @@ mod tests {
             assert!(if at < 8 { unknown } else { matches!(error, VoucherLogError::Damaged(_)) }, "{at}: {error}");
             assert_eq!(std::fs::read(&file).unwrap(), bytes, "what is not understood is left alone");
         }
+        // Each line is synced before the next is begun: two bad ones are no torn write.
+        let mut bytes = whole.clone();
+        bytes[8 + 60..].fill(0);
+        std::fs::write(&file, &bytes).unwrap();
+        assert!(matches!(VoucherLog::open(place.path(), WALL), Err(VoucherLogError::Damaged(_))));
     }
 
     #[test]

@@ -109,6 +109,32 @@ pub(super) fn configs() -> Vec<Vec<u8>> {
     others.iter().map(|text| text.as_bytes().to_vec()).chain([all.into_bytes()]).collect()
 }
 
+/// A log of vouchers, as it is or with true checksums. At most its last line is left out.
+pub fn voucher_log(data: &[u8]) -> bool {
+    let Some((how, rest)) = data.split_first() else { return false };
+    let mut file = rest.to_vec();
+    if how & 1 == 1 {
+        file = VOUCHER_MAGIC.to_vec();
+        for line in rest.chunks(VOUCHER_BODY) {
+            file.extend_from_slice(line);
+            file.extend_from_slice(&crc32c::crc32c(line).to_le_bytes());
+        }
+    }
+    let Some(again) = probe::voucher_log(&file) else { return false };
+    assert!(file.starts_with(&again), "a log of vouchers with two spellings");
+    assert!(file.len() - again.len() <= VOUCHER_BODY + 4, "more than one line was torn");
+    true
+}
+
+/// What a log of vouchers begins with, and the bytes of a line before its checksum.
+const VOUCHER_MAGIC: &[u8; 8] = b"SHOALVO1";
+const VOUCHER_BODY: usize = 56;
+
+pub(super) fn voucher_logs() -> Vec<Vec<u8>> {
+    let lines = [join(&[1], &[7; 3 * VOUCHER_BODY]), join(&[1], &[7; VOUCHER_BODY + 9])];
+    [join(&[0], VOUCHER_MAGIC), join(&[0], b"SHOALVO2")].into_iter().chain(lines).collect()
+}
+
 /// Which file, then its bytes: identity and genesis of a node, identity, peers and catalogue of a client.
 pub fn home_file(data: &[u8]) -> bool {
     let Some((which, bytes)) = data.split_first() else { return false };

@@ -21,7 +21,7 @@ mod statements;
 mod store;
 mod texts;
 
-pub use local::{admin_request, audit_transcript, home_file, node_config};
+pub use local::{admin_request, audit_transcript, home_file, node_config, voucher_log};
 pub use log::{record_header, segment_footer, segment_header, store_files, store_index};
 pub use messages::{control_frames, control_request, control_response, lane_message, lane_stream};
 pub use pages::{manifest_file, page, page_tree};
@@ -88,6 +88,7 @@ targets! {
     store_directory, store::directories, 16 * MIB;
     store_files, log::files, 64 * KIB;
     store_index, log::indexes, 256 * KIB;
+    voucher_log, local::voucher_logs, 256 * KIB;
 }
 
 /// What waits here waits for memory alone, and for blocking threads of the store.
