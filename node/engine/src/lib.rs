@@ -5,6 +5,7 @@
 //! - [`admission`]: which peer may do what, and how often.
 //! - [`budget`]: how much strangers may ask and read.
 //! - [`vouchers`]: whether a voucher counts, and what of it is spent.
+//! - [`ceilings`]: what a lease group may still be promised.
 //! - [`counters`]: how often what was refused.
 //! - [`reservations`]: room promised for a minute.
 //! - [`pressure`]: when to come again.
@@ -13,6 +14,7 @@
 
 pub mod admission;
 pub mod budget;
+pub mod ceilings;
 pub mod counters;
 pub mod directory;
 pub mod leases;

@@ -159,17 +159,17 @@ fn recount(index: &mut Index) {
     let mut groups = Groups::clone(&index.groups);
     for slot in slots {
         index.segments.alive(slot.segment, slot.size());
-        groups.hold(slot.group);
+        groups.hold(slot.group, slot.length);
     }
     for place in places {
         index.segments.alive(place.segment, place.size());
-        groups.hold(place.group);
+        groups.hold(place.group, place.length);
     }
     for place in statements {
         index.segments.alive(place.segment, place.size());
     }
     for (_, group) in &index.refs {
-        groups.hold(*group);
+        groups.hold(*group, 0);
     }
     index.groups = groups;
 }

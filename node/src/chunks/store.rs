@@ -241,6 +241,14 @@ impl Store {
         Ok(self.read_signed(Kind::Group, id.as_bytes(), &place)?.map(|(_, bytes)| bytes))
     }
 
+    /// Bytes of the records of a group and of the shards it is the first to hold. Reads memory only.
+    #[must_use]
+    pub fn group_bytes(&self, id: &GroupId) -> u64 {
+        let index = self.inner.shared.index();
+        let known = index.groups.known(id.as_bytes());
+        known.and_then(|handle| index.groups.get(handle)).map_or(0, |group| group.bytes)
+    }
+
     /// Version and bytes of a record: the newest (`back` 0) or the one before (1). Blocks.
     ///
     /// # Errors

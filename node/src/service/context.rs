@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::admission::{Admission, Denial, Operation};
+use shoal_engine::ceilings::Claims;
 use shoal_engine::counters::Counters;
 use shoal_engine::directory::Directory;
+use shoal_engine::leases::Lease;
 use shoal_engine::pressure::retry_after_ms;
 use shoal_engine::reservations::Reservations;
 use shoal_engine::vouchers::{self, Grant, Ledger};
@@ -53,6 +55,22 @@ pub(super) struct Place {
     pub(super) group: GroupId,
     /// Until when the group wants it.
     pub(super) expires: UnixMillis,
+    /// Counts against the group's ceiling until it is dropped.
+    pub(super) claim: Claim,
+}
+
+/// Bytes of a group's ceiling that are promised. Given back when dropped: by then they are stored, or given up.
+#[derive(Debug)]
+pub(super) struct Claim {
+    claims: Arc<Mutex<Claims>>,
+    group: GroupId,
+    bytes: u64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).release(&self.group, self.bytes);
+    }
 }
 
 /// The engine's tables.
@@ -77,6 +95,8 @@ pub(crate) struct Context {
     boot_epoch: BootEpoch,
     domain: Option<String>,
     engine: Mutex<Engine>,
+    /// Beside the engine, because promises are dropped while that is locked.
+    claims: Arc<Mutex<Claims>>,
     own_record: Mutex<Signed>,
     addresses: Mutex<Vec<String>>,
     buffers: Arc<Semaphore>,
@@ -130,6 +150,7 @@ impl Context {
             boot_epoch,
             domain,
             engine: Mutex::new(engine),
+            claims: Arc::default(),
             own_record: Mutex::new(own_record),
             addresses: Mutex::new(addresses),
             buffers: Arc::new(Semaphore::new(BUFFERS)),
@@ -313,16 +334,23 @@ impl Context {
         }
     }
 
+    /// Promises bytes of a group, within its ceiling.
+    pub(super) fn claim(&self, lease: &Lease, bytes: u64) -> Result<Claim, Refusal> {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read while no claim can be given back: a promise that is stored now counts twice, never not at all.
+        let stored = ByteCount(self.store.group_bytes(&lease.id));
+        claims.claim(lease.id, bytes, stored, lease.group.ceiling)?;
+        Ok(Claim { claims: Arc::clone(&self.claims), group: lease.id, bytes })
+    }
+
     /// Promises places of these lengths, all or none.
-    pub(super) fn promise(
-        &self,
-        peer: NodeId,
-        lengths: &[u32],
-        group: GroupId,
-        expires: UnixMillis,
-    ) -> Result<Vec<ReservationId>, Refusal> {
+    pub(super) fn promise(&self, peer: NodeId, lengths: &[u32], lease: &Lease) -> Result<Vec<ReservationId>, Refusal> {
+        let (group, expires) = (lease.id, lease.group.expires);
         let uptime_ms = clock::now().uptime_ms;
         self.engine().reservations.room(&peer, lengths.len(), uptime_ms)?;
+        let claims: Result<Vec<Claim>, _> =
+            lengths.iter().map(|length| self.claim(lease, u64::from(*length))).collect();
+        let claims = claims?;
         let spaces: Result<Vec<SpaceReservation>, _> =
             lengths.iter().map(|length| self.store.reserve(u64::from(*length))).collect();
         let spaces = spaces.map_err(|error| match error {
@@ -334,8 +362,8 @@ impl Context {
         let ids: Vec<ReservationId> = lengths.iter().map(draw).collect::<Result<_, _>>()?;
         let mut engine = self.engine();
         engine.reservations.room(&peer, lengths.len(), uptime_ms)?;
-        for ((space, length), id) in spaces.into_iter().zip(lengths).zip(&ids) {
-            let place = PlaceHeld(Place { space, length: *length, group, expires });
+        for (((space, claim), length), id) in spaces.into_iter().zip(claims).zip(lengths).zip(&ids) {
+            let place = PlaceHeld(Place { space, length: *length, group, expires, claim });
             engine.reservations.add(*id, peer, place, uptime_ms)?;
         }
         Ok(ids)

@@ -136,7 +136,7 @@ async fn make_room(context: &Arc<Context>, peer: NodeId, reserve: Reserve) -> Re
     let bytes = reserve.lengths.iter().fold(0u64, |sum, length| sum.saturating_add(u64::from(*length)));
     let grant = context.judge_voucher(peer, reserve.voucher.as_ref(), bytes)?;
     let lease = lease(context, &reserve.group).await?;
-    let ids = context.promise(peer, &reserve.lengths, lease.id, lease.group.expires)?;
+    let ids = context.promise(peer, &reserve.lengths, &lease)?;
     // Room first, so that a full node costs no voucher; told to nobody before the charge is durable.
     if let Err(reason) = context.charge(grant, bytes).await {
         context.release(peer, &ids);
@@ -166,6 +166,7 @@ async fn put_record(context: &Arc<Context>, peer: NodeId, put: PutRecord) -> Res
     let shard = ShardId::of(&bytes);
     match records::decide(&put.record, held.as_ref(), context.network())? {
         RecordDecision::Keep { version } => {
+            let _claim = context.claim(&lease, u64::from(length))?;
             context.charge(grant, u64::from(length)).await?;
             let kept = context.store().put_record(key, lease.id, version, bytes).await;
             kept.map_err(|error| receive::put_refusal(&error))?;

@@ -111,14 +111,14 @@ async fn keep(
     nonce: Nonce,
     buffer: OwnedSemaphorePermit,
 ) -> Result<Signed, Refusal> {
-    let Place { space, group, expires, .. } = place;
+    let Place { space, group, expires, claim, .. } = place;
     // At most SHARD_MAX.
     let length = u32::try_from(payload.len()).map_err(|_| Refusal::TooLarge)?;
     let store = context.store().clone();
-    // On a task of its own: the buffer is taken until the bytes are on disk, also if nobody waits for that any more.
+    // On a task of its own: buffer and claim are taken until the bytes are on disk, also if nobody waits for that any more.
     let kept = tokio::spawn(async move {
         let kept = store.put_shard(space, shard, group, payload).await;
-        drop(buffer);
+        drop((buffer, claim));
         kept
     });
     let kept = tokio::time::timeout(DISK_WAIT, kept).await.map_err(|_| Refusal::Busy)?;

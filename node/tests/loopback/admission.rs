@@ -103,3 +103,56 @@ async fn members_only_greets_strangers_and_nothing_more() {
         node.shutdown().await;
     }
 }
+
+/// A group of its own for the test, with this ceiling.
+fn small_group(ceiling: u64) -> Signed {
+    let owner = SigningKey::from_bytes(&[10; 32]);
+    let key = PublicKey::from_bytes(owner.verifying_key().to_bytes());
+    let (issued, expires) = (UnixMillis(now().0 - 1000), now().saturating_add(60_000));
+    let group = Group { steward: key, payer: key, ceiling: ByteCount(ceiling), issued, expires, serial: 1 };
+    Signed::seal(&group, &owner, &network())
+}
+
+async fn reserve_of(visitor: &Visitor, group: &Signed, lengths: Vec<u32>) -> Result<Vec<ReservationId>, Refusal> {
+    let reserve = Reserve { boot_epoch: visitor.epoch, group: group.clone(), lengths, voucher: None };
+    match visitor.ask(Request::Reserve(reserve)).await {
+        Response::Reserved(Reserved { ids, .. }) => Ok(ids),
+        Response::Refused { reason, .. } => Err(reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_keeps_no_more_than_its_ceiling_promised_or_stored_also_after_a_restart() {
+    let place = tempfile::tempdir().unwrap();
+    let node_of = || node(place.path(), vec![visitor_id()], vec![]);
+    let group = small_group(10_000);
+    let running = node_of().await;
+    let visitor = Visitor::connect(&running).await;
+    assert_eq!(reserve_of(&visitor, &group, vec![5_000, 5_001]).await, Err(Refusal::NoLease), "all or none");
+    let id = reserve_of(&visitor, &group, vec![6_000]).await.unwrap()[0];
+    assert_eq!(reserve_of(&visitor, &group, vec![4_001]).await, Err(Refusal::NoLease));
+    assert!(reserve_of(&visitor, &super::group(1, 60_000), vec![9_000]).await.is_ok(), "groups are apart");
+
+    let bytes = vec![5; 6_000];
+    let header = Header::Store { reservation: id, boot_epoch: visitor.epoch, nonce: Nonce::from_bytes([1; 16]) };
+    let mut lane = visitor.lane().await;
+    assert!(matches!(store(&mut lane, &header, &bytes, ShardId::of(&bytes)).await, StoreReply::Kept(_)));
+    assert_eq!(reserve_of(&visitor, &group, vec![4_001]).await, Err(Refusal::NoLease));
+    let id = reserve_of(&visitor, &group, vec![4_000]).await.unwrap()[0];
+    assert_eq!(reserve_of(&visitor, &group, vec![1]).await, Err(Refusal::NoLease));
+    // A promise that comes to nothing is given back.
+    let header = Header::Store { reservation: id, boot_epoch: visitor.epoch, nonce: Nonce::from_bytes([2; 16]) };
+    let failed = store(&mut lane, &header, &bytes[..4_000], ShardId::of(&bytes)).await;
+    assert_eq!(refusal(&failed, running.id()), Refusal::Mismatch);
+    assert!(reserve_of(&visitor, &group, vec![4_000]).await.is_ok());
+    drop((lane, visitor));
+    running.shutdown().await;
+
+    let running = node_of().await;
+    let visitor = Visitor::connect(&running).await;
+    assert_eq!(reserve_of(&visitor, &group, vec![4_001]).await, Err(Refusal::NoLease), "6,000 are stored");
+    assert!(reserve_of(&visitor, &group, vec![4_000]).await.is_ok(), "what was only promised is forgotten");
+    drop(visitor);
+    running.shutdown().await;
+}

@@ -18,6 +18,9 @@ pub(crate) struct GroupState {
     pub place: Option<Place>,
     /// Shards and records it holds.
     pub holds: u32,
+    /// Bytes of its records, and of the shards of which it is the first holder: who comes later to bytes that are there
+    /// takes them over when those before let go.
+    pub bytes: u64,
 }
 
 /// All groups. A handle stays what it is for as long as the store is open.
@@ -36,7 +39,7 @@ impl Groups {
         let Some(handle) = u32::try_from(self.list.len()).ok().filter(|handle| *handle != NO_GROUP) else {
             return NO_GROUP;
         };
-        self.list.push(GroupState { id: *id, place: None, holds: 0 });
+        self.list.push(GroupState { id: *id, place: None, holds: 0, bytes: 0 });
         self.handles.insert(*id, handle);
         handle
     }
@@ -61,15 +64,26 @@ impl Groups {
         std::mem::replace(&mut group.place, place)
     }
 
-    pub(crate) fn hold(&mut self, handle: u32) {
+    /// One thing more, of which so many bytes are the group's own.
+    pub(crate) fn hold(&mut self, handle: u32, bytes: u32) {
         if let Some(group) = self.list.get_mut(handle as usize) {
             group.holds = group.holds.saturating_add(1);
         }
+        self.take_over(handle, bytes);
     }
 
-    pub(crate) fn release(&mut self, handle: u32) {
+    /// One thing less, of which so many bytes were the group's own.
+    pub(crate) fn release(&mut self, handle: u32, bytes: u32) {
         if let Some(group) = self.list.get_mut(handle as usize) {
             group.holds = group.holds.saturating_sub(1);
+            group.bytes = group.bytes.saturating_sub(u64::from(bytes));
+        }
+    }
+
+    /// Bytes of what the group holds already become its own.
+    pub(crate) fn take_over(&mut self, handle: u32, bytes: u32) {
+        if let Some(group) = self.list.get_mut(handle as usize) {
+            group.bytes = group.bytes.saturating_add(u64::from(bytes));
         }
     }
 

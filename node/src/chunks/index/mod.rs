@@ -268,8 +268,10 @@ impl Index {
             } else {
                 self.collided.insert(*key, slot);
             }
-            if !self.refs.remove(&(*key, slot.group)) {
-                self.groups.hold(slot.group);
+            if self.refs.remove(&(*key, slot.group)) {
+                self.groups.take_over(slot.group, slot.length);
+            } else {
+                self.groups.hold(slot.group, slot.length);
             }
             return;
         };
@@ -278,9 +280,9 @@ impl Index {
         self.set(key, Slot { group, ..slot });
         if old.group == NO_GROUP {
             self.trash.remove(key);
-            self.groups.hold(group);
+            self.groups.hold(group, slot.length);
         } else if slot.group != group && self.refs.insert((*key, slot.group)) {
-            self.groups.hold(slot.group);
+            self.groups.hold(slot.group, 0);
         }
     }
 
@@ -296,12 +298,12 @@ impl Index {
             Some(slot) if slot.group == NO_GROUP => {
                 self.trash.remove(key);
                 self.set(key, Slot { group, ..slot });
-                self.groups.hold(group);
+                self.groups.hold(group, slot.length);
             }
             Some(slot) if slot.group == group => {}
             Some(_) | None => {
                 if self.refs.insert((*key, group)) {
-                    self.groups.hold(group);
+                    self.groups.hold(group, 0);
                 }
             }
         }
@@ -310,15 +312,16 @@ impl Index {
     fn drop_ref(&mut self, key: &[u8; 32], group: &[u8; 32], when: u64, same: SameKey<'_>) {
         let Some(handle) = self.groups.known(group) else { return };
         if self.refs.remove(&(*key, handle)) {
-            self.groups.release(handle);
+            self.groups.release(handle, 0);
             return;
         }
         let Some(slot) = self.find(key, same).filter(|slot| slot.group == handle && handle != NO_GROUP) else { return };
-        self.groups.release(handle);
+        self.groups.release(handle, slot.length);
         let next = self.refs.range((*key, 0)..=(*key, NO_GROUP)).next().copied();
         let group = next.map_or(NO_GROUP, |(_, group)| group);
         if next.is_some() {
             self.refs.remove(&(*key, group));
+            self.groups.take_over(group, slot.length);
         } else {
             self.trash.insert(*key, when);
         }
@@ -345,7 +348,7 @@ impl Index {
             _ => ([Some(place), newest], previous),
         };
         self.records.insert(*key, versions);
-        self.groups.hold(place.group);
+        self.groups.hold(place.group, place.length);
         self.exchange(None, Some((place.segment, place.size())));
         if let Some(gone) = gone {
             self.forget_record(&gone);
@@ -353,7 +356,7 @@ impl Index {
     }
 
     fn forget_record(&mut self, place: &Place) {
-        self.groups.release(place.group);
+        self.groups.release(place.group, place.length);
         self.segments.dead(place.segment, place.size());
     }
 
@@ -377,7 +380,7 @@ impl Index {
         }
         if let Some(slot) = self.find(key, same) {
             self.segments.dead(slot.segment, slot.size());
-            self.groups.release(slot.group);
+            self.groups.release(slot.group, slot.length);
             if self.collided.remove(key).is_none() {
                 self.shards.remove(&prefix(key));
             }
@@ -385,7 +388,7 @@ impl Index {
         }
         while let Some(found) = self.refs.range((*key, 0)..=(*key, NO_GROUP)).next().copied() {
             self.refs.remove(&found);
-            self.groups.release(found.1);
+            self.groups.release(found.1, 0);
         }
     }
 
@@ -409,7 +412,7 @@ impl Index {
         let slots = slots.into_iter().chain(collided.iter().filter_map(|key| self.collided.remove(key)));
         for slot in slots.collect::<Vec<_>>() {
             self.segments.dead(slot.segment, slot.size());
-            self.groups.release(slot.group);
+            self.groups.release(slot.group, slot.length);
         }
         for key in records {
             let [newest, previous] = self.records.remove(&key).unwrap_or_default();

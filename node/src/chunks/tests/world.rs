@@ -206,7 +206,14 @@ pub(super) fn consistent(writer: &Writer, what: &str) {
         .chain(of_shards)
         .filter(|group| *group != NO_GROUP)
         .for_each(|group| *holds.entry(group).or_default() += 1);
+    let mut bytes: BTreeMap<u32, u64> = BTreeMap::new();
+    let own = index.records.values().flatten().flatten().map(|place| (place.group, place.length));
+    for (group, length) in own.chain(slots.iter().map(|slot| (slot.group, slot.length))) {
+        *bytes.entry(group).or_default() += u64::from(length);
+    }
     for (handle, state) in index.groups.iter().enumerate() {
+        let own = bytes.get(&(handle as u32)).copied().unwrap_or(0);
+        assert_eq!(state.bytes, own, "{what}: bytes of group {:02x}", state.id[0]);
         let wanted = holds.get(&(handle as u32)).copied().unwrap_or(0);
         assert_eq!(state.holds, wanted, "{what}: what group {:02x} holds", state.id[0]);
     }
