@@ -147,7 +147,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Spent>, VoucherLogError> {
 }
 
 /// What a file of these bytes says is spent, written again.
-#[cfg(any(test, feature = "test-utils"))]
+#[cfg(feature = "test-utils")]
 pub(crate) fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
     let lines = parse(bytes, Path::new(FILE)).ok()?;
     Some([MAGIC.to_vec(), lines.iter().flat_map(encode).collect()].concat())
