@@ -31,6 +31,7 @@ pub mod record;
 pub mod refusal;
 pub mod sealing;
 pub mod signed;
+pub mod subnet;
 pub mod suite;
 pub mod units;
 

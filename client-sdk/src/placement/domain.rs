@@ -1,21 +1,20 @@
 //! What fails together: nodes behind one declared label, or one public network. It never trusts an address for more.
 
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use shoal_protocol::NodeId;
 use shoal_protocol::limits::DOMAIN_MAX;
 use shoal_protocol::record::is_plain_text;
+use shoal_protocol::subnet::Subnet;
 
 /// A failure domain. Two nodes are in one domain if and only if their values are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Domain {
     /// Declared by the node's operator.
     Label(String),
-    /// The /24 of a public IPv4 address.
-    Subnet4([u8; 3]),
-    /// The /48 of a public IPv6 address.
-    Subnet6([u16; 3]),
+    /// The network of a public address.
+    Subnet(Subnet),
     /// No label and no public address: the node is a domain of its own.
     Own(NodeId),
 }
@@ -28,24 +27,15 @@ impl Domain {
         if let Some(label) = label.filter(|label| is_plain_text(label, DOMAIN_MAX)) {
             return Self::Label(label.into());
         }
-        match observed.map(|address| address.to_canonical()) {
-            Some(IpAddr::V4(address)) if is_public4(address) => {
-                let [a, b, c, _] = address.octets();
-                Self::Subnet4([a, b, c])
-            }
-            Some(IpAddr::V6(address)) if is_public6(address) => {
-                let [a, b, c, ..] = address.segments();
-                Self::Subnet6([a, b, c])
-            }
-            Some(IpAddr::V4(_) | IpAddr::V6(_)) | None => Self::Own(node),
-        }
+        let network = observed.map(|address| address.to_canonical()).filter(is_unicast).and_then(Subnet::of);
+        network.map_or(Self::Own(node), Self::Subnet)
     }
 
     /// The text a placement record keeps; none for a node on its own.
     #[must_use]
     pub fn record_text(&self) -> Option<String> {
         match self {
-            Self::Label(_) | Self::Subnet4(_) | Self::Subnet6(_) => Some(self.to_string()),
+            Self::Label(_) | Self::Subnet(_) => Some(self.to_string()),
             Self::Own(_) => None,
         }
     }
@@ -55,31 +45,16 @@ impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Label(label) => f.write_str(label),
-            Self::Subnet4([a, b, c]) => write!(f, "{a}.{b}.{c}.0/24"),
-            Self::Subnet6([a, b, c]) => write!(f, "{}/48", Ipv6Addr::new(*a, *b, *c, 0, 0, 0, 0, 0)),
+            Self::Subnet(network) => network.fmt(f),
             Self::Own(node) => write!(f, "node {node}"),
         }
     }
 }
 
-fn is_public4(address: Ipv4Addr) -> bool {
-    let [a, b, ..] = address.octets();
-    let carrier_nat = a == 100 && (b & 0xc0) == 64;
-    !(a == 0
-        || carrier_nat
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_multicast()
-        || a >= 240)
-}
-
-fn is_public6(address: Ipv6Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_unique_local()
-        || address.is_unicast_link_local()
-        || address.is_multicast())
+/// Whether a machine can be at this address: it is neither multicast nor of the reserved 240.0.0.0/4.
+fn is_unicast(address: &IpAddr) -> bool {
+    let reserved = matches!(address, IpAddr::V4(address) if address.octets()[0] >= 240);
+    !reserved && !address.is_multicast()
 }
 
 #[cfg(test)]

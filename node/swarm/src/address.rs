@@ -1,6 +1,6 @@
 //! Addresses as text: what people write and what other crates keep. It resolves no name and opens no socket.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -73,34 +73,6 @@ pub fn ip_of(text: &str) -> Option<IpAddr> {
     ip_of_multiaddr(&text.parse().ok()?)
 }
 
-/// Whether machines on the Internet could route to it: not private, loopback, link-local, shared (CGNAT),
-/// documentation, multicast, reserved or unspecified.
-#[must_use]
-pub fn is_public_ip(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| is_public_v6(v6), is_public_v4),
-    }
-}
-
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let shared = a == 100 && (64..128).contains(&b);
-    let protocol_assignments = (a, b, c) == (192, 0, 0);
-    let benchmarks = a == 198 && (18..20).contains(&b);
-    let private = ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared;
-    let special = ip.is_multicast() || ip.is_documentation() || protocol_assignments || benchmarks;
-    !(private || special || a == 0 || a >= 240)
-}
-
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [first, second, ..] = ip.segments();
-    // Global unicast is 2000::/3; of it, 2001:db8::/32 and 3fff::/20 are documentation.
-    let global = first & 0xe000 == 0x2000;
-    let documentation = (first, second) == (0x2001, 0x0db8) || (first == 0x3fff && second < 0x1000);
-    global && !documentation
-}
-
 /// The first IP part of an address.
 pub(crate) fn ip_of_multiaddr(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
@@ -164,6 +136,8 @@ const fn is_host(part: &Protocol<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -190,17 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn public_addresses() {
-        let public = |text: &str| is_public_ip(text.parse().unwrap());
-        for ip in ["8.8.8.8", "100.63.0.1", "172.32.0.1", "2606:4700::1111"] {
-            assert!(public(ip), "{ip}");
-        }
-        for ip in ["10.1.2.3", "127.0.0.1", "100.64.0.1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
-            assert!(!public(ip), "{ip}");
-        }
-        for ip in ["::", "::1", "fe80::1", "fd00::1", "2001:db8::1", "ff02::1", "::ffff:10.0.0.1"] {
-            assert!(!public(ip), "{ip}");
-        }
+    fn ip_parts_of_addresses() {
         assert_eq!(ip_of("/ip4/10.0.0.1/tcp/1"), Some(Ipv4Addr::new(10, 0, 0, 1).into()));
         assert_eq!(ip_of("/dns/example.org/tcp/1"), None);
     }

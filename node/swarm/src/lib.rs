@@ -32,7 +32,7 @@ mod start;
 mod subnets;
 mod transport;
 
-pub use address::{AddressError, PeerAddress, ip_of, is_public_ip, peer_address};
+pub use address::{AddressError, PeerAddress, ip_of, peer_address};
 pub use control::server::InboundRequest;
 pub use error::{DialError, LaneError, ReplyError, RequestError, StartError};
 pub use event::SwarmEvent;

@@ -1,32 +1,9 @@
-//! How many connections each public network has here: the /24 of an IPv4 address, the /48 of an IPv6 address. It counts;
-//! who is refused is the guard's to say. Pure: it never sees a connection but by its key.
+//! How many connections each public network has here. It counts; who is refused is the guard's to say. Pure: it never sees a connection but by its key.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::address::is_public_ip;
-
-/// A public network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Subnet {
-    V4([u8; 3]),
-    V6([u16; 3]),
-}
-
-/// The network of an address, if it is a public one.
-fn subnet_of(ip: IpAddr) -> Option<Subnet> {
-    let ip = ip.to_canonical();
-    is_public_ip(ip).then(|| match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            Subnet::V4([a, b, c])
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, ..] = ip.segments();
-            Subnet::V6([a, b, c])
-        }
-    })
-}
+use shoal_protocol::subnet::Subnet;
 
 /// Connections by network. As many entries as there are connections, which the connection limits bound.
 #[derive(Debug)]
@@ -44,11 +21,11 @@ impl<K: Ord> Subnets<K> {
 
     /// Whether the network of an address has its share. No network, no share.
     pub(crate) fn is_full(&self, ip: IpAddr) -> bool {
-        subnet_of(ip).is_some_and(|subnet| self.counts.get(&subnet).is_some_and(|count| *count >= self.most))
+        Subnet::of(ip).is_some_and(|subnet| self.counts.get(&subnet).is_some_and(|count| *count >= self.most))
     }
 
     pub(crate) fn opened(&mut self, connection: K, ip: IpAddr) {
-        let Some(subnet) = subnet_of(ip) else { return };
+        let Some(subnet) = Subnet::of(ip) else { return };
         if self.of.insert(connection, subnet).is_none() {
             let count = self.counts.entry(subnet).or_default();
             *count = count.saturating_add(1);
