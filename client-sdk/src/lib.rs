@@ -8,6 +8,7 @@ pub mod audit;
 #[cfg(feature = "net")]
 pub mod client;
 pub mod durability;
+pub mod journal;
 pub mod keys;
 pub mod manifest;
 #[cfg(any(test, feature = "test-utils"))]

@@ -15,7 +15,7 @@ use shoal_protocol::control::{Hello, PROTOCOL_VERSION, Request, Reserved, Respon
 use shoal_protocol::group::Group;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::Receipt;
-use shoal_protocol::record::Record;
+use shoal_protocol::record::{Record, link};
 use shoal_protocol::{
     BootEpoch, ByteCount, GroupId, NetworkId, NodeId, RecordKey, Refusal, ReservationId, ShardId, Signed, UnixMillis,
 };
@@ -175,6 +175,12 @@ impl MemorySwarm {
     }
 }
 
+/// Whether a record is the next version of the one held.
+fn succeeds(record: &Record, held: &Signed, network: &NetworkId) -> bool {
+    let version = held.verify::<Record>(network).map_or(0, |held| held.version);
+    record.version > version && record.previous == Some(link(&held.to_bytes()))
+}
+
 impl MemoryNode {
     fn answer(
         &mut self,
@@ -226,6 +232,12 @@ impl MemoryNode {
                 let group = group.map_err(|_| TransferError::refused(Refusal::Forged))?;
                 let key = record.kind.key(&swarm.network, record.signer(), record.index);
                 let bytes = put.record.to_bytes();
+                if let Some(held) = self.records.get(&key)
+                    && held.to_bytes() != bytes
+                    && !succeeds(&record, held, &swarm.network)
+                {
+                    return Ok(Response::Conflict { held: held.clone() });
+                }
                 self.records.insert(key, put.record.clone());
                 let shard = ShardId::of(&bytes);
                 let receipt = self.receipt(

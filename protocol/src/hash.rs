@@ -63,6 +63,10 @@ contexts! {
     PLACEMENT_RECORD = "shoal placement record v1";
     /// Upload journal key from the root key.
     JOURNAL = "shoal journal v1";
+    /// Key of the marks a journal knows plaintext segments by, from the root key.
+    JOURNAL_MARK = "shoal journal mark v1";
+    /// Name of a journal file.
+    JOURNAL_NAME = "shoal journal name v1";
     /// Rendezvous weight of a node for a file or record.
     RENDEZVOUS = "shoal rendezvous v1";
     /// Positions of an audit.

@@ -93,7 +93,9 @@ impl SegmentRef {
         let token = self.tokens.as_ref()?.get(at..at.checked_add(AUDIT_TOKEN)?)?;
         if unit < self.shards.len() { token.try_into().ok() } else { None }
     }
+}
 
+impl Bounded for SegmentRef {
     fn check(&self) -> Result<(), &'static str> {
         let count = self.shards.len();
         ensure(self.shards.0.len() == count * ShardId::LEN, "shard ids of a segment")?;

@@ -51,5 +51,7 @@ pub const SPARSE_BYTES: Budget = Budget { name: "bytes of a sparse file", quick:
 pub const FULL_DISK_CYCLES: Budget = Budget { name: "cycles of a full disk", quick: 100, long: 300 };
 /// Bytes sent over an uplink of 5 Mb/s, twice that with parity.
 pub const UPLINK_BYTES: Budget = Budget { name: "bytes over a slow uplink", quick: 4 << 20, long: 32 << 20 };
+/// Points at which an upload is interrupted and gone on with.
+pub const INTERRUPTIONS: Budget = Budget { name: "interrupted uploads", quick: 24, long: 400 };
 /// Mutations of the corpus of each fuzz target.
 pub const FUZZ_MUTATIONS: Budget = Budget { name: "mutations of each fuzz corpus", quick: 2_000, long: 100_000 };

@@ -51,6 +51,15 @@ impl Lab {
         run("tc", &[&["-n", self.client.as_str(), "qdisc", "replace", "dev", "cable", "root"], &tbf[..]].concat())
     }
 
+    /// Bytes that left the client's side so far, headers of every layer included.
+    ///
+    /// # Errors
+    /// If the counter cannot be read.
+    pub fn sent_by_client(&self) -> Result<u64> {
+        let counter = self.on_client("cat").arg("/sys/class/net/cable/statistics/tx_bytes").output()?;
+        Ok(String::from_utf8(counter.stdout)?.trim().parse()?)
+    }
+
     /// A command on the nodes' side.
     #[must_use]
     pub fn on_nodes(&self, program: &str) -> Command {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shoal_client::client::{
-    Client, Environment, Fleet, OpenFile, RetrieveError, Secret, SourceContent, SourceEntry, UploadError,
+    Client, Environment, Fleet, JournalStore, OpenFile, RetrieveError, Secret, SourceContent, SourceEntry, UploadError,
     UploadOptions, UploadSource, Uploaded,
 };
 use shoal_client::manifest::Meta;
@@ -81,6 +81,51 @@ pub fn options(k: usize, m: usize) -> UploadOptions {
         size_hint: None,
         audit_rounds: 0,
         limits: StoreLimits::default(),
+    }
+}
+
+/// A journal in memory: what a file would hold, shared by its clones.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryJournal {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Bytes after which nothing can be appended any more.
+    pub room: Option<usize>,
+}
+
+impl MemoryJournal {
+    /// What is in it.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.lock().clone()
+    }
+
+    /// As if this had been written.
+    pub fn set(&self, bytes: Vec<u8>) {
+        *self.lock() = bytes;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JournalStore for MemoryJournal {
+    fn load(&mut self) -> io::Result<Vec<u8>> {
+        Ok(self.bytes())
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.set(bytes.to_vec());
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut journal = self.lock();
+        if self.room.is_some_and(|room| journal.len() + bytes.len() > room) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        journal.extend_from_slice(bytes);
+        Ok(())
     }
 }
 

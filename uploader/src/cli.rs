@@ -181,6 +181,9 @@ pub(crate) struct UploadArgs {
     /// Cipher; auto is AES-256-GCM where the processor has instructions for it
     #[arg(long, value_enum, default_value_t = Cipher::Auto)]
     pub(crate) cipher: Cipher,
+    /// Begin anew where an earlier upload of the same was interrupted, instead of going on with it
+    #[arg(long)]
+    pub(crate) no_resume: bool,
     /// Show code, holders and warnings, and store nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -11,6 +11,7 @@ mod cli;
 mod cmd;
 mod exit;
 mod home;
+mod journal;
 mod output;
 mod password;
 mod peers;

@@ -1,15 +1,17 @@
 //! The client: uploads and retrievals as a user means them, over any transport.
 //!
-//! Flow of an upload, one way: source -> [`source`] (pack, cut, seal, code, mask on a thread of its own) -> a channel of
+//! Flow of an upload, one way: [`ground`] (keys, plan, what an earlier run left) -> source -> [`source`] (pack, cut, seal, code, mask on a thread of its own) -> a channel of
 //! one segment -> [`send`] (sessions, reservations, lanes) -> receipts -> placement and owner record -> capability.
 //! Flow of a retrieval: capability -> records -> pages -> [`read`] (fetch sessions, verified bytes, decode) -> output.
-//! It keeps no state between calls and writes no file.
+//! It keeps no state between calls and writes no file; the journal of an upload goes to a [`JournalStore`].
 
 mod audit;
 mod desk;
 mod error;
 mod fetch;
 mod fleet;
+mod ground;
+mod journal;
 mod open;
 mod peers;
 mod read;
@@ -27,6 +29,7 @@ use crate::transport::ShardTransport;
 pub use audit::{AuditOptions, Audited};
 pub use error::{ConnectError, Failure, RetrieveError, UploadError, with_causes};
 pub use fleet::{FLEET_MAX, Fleet, LiveNode};
+pub use journal::{JournalNote, JournalStore};
 pub use open::{Held, HeldState, OpenFile, Secret, ShardPlace};
 pub use read::ReadProgress;
 pub use source::{SourceContent, SourceEntry, UploadSource};

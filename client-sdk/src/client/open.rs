@@ -323,7 +323,13 @@ impl<T: ShardTransport> Client<T> {
 
     /// Asks every holder by STAT which of its shards it really has.
     pub async fn holdings(&self, file: &OpenFile, fleet: &Fleet) -> Vec<Held> {
-        let places = file.shard_places();
+        let mut out = self.ask_holdings(file.shard_places(), fleet).await;
+        out.sort_by_key(|held| (held.place.segment, held.place.unit));
+        out
+    }
+
+    /// Asks by STAT which of `places` are as they should be; in no order.
+    pub(super) async fn ask_holdings(&self, places: Vec<ShardPlace>, fleet: &Fleet) -> Vec<Held> {
         let mut by_node: BTreeMap<NodeId, Vec<ShardPlace>> = BTreeMap::new();
         let mut out = Vec::with_capacity(places.len());
         for place in places {
@@ -335,7 +341,6 @@ impl<T: ShardTransport> Client<T> {
         let asked = by_node.into_iter().map(|(node, places)| self.stat(node, places, fleet));
         let answers: Vec<Vec<Held>> = stream::iter(asked).buffer_unordered(STAT_NODES).collect().await;
         out.extend(answers.into_iter().flatten());
-        out.sort_by_key(|held| (held.place.segment, held.place.unit));
         out
     }
 

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::desk::{Desks, Place};
+use super::journal::Logbook;
+use super::source::ReadySegment;
 use super::{Client, UploadError, UploadProgress};
-use crate::pipeline::SegmentShards;
 use crate::transfer::{
     Expected, Sent, StoreAction, StoreOutcome, StoreSession, StoreTask, TransferError, check_receipt,
 };
@@ -30,18 +31,15 @@ pub(super) struct Sender<T> {
     pub(super) session: StoreSession,
     /// Distinct holders below which the upload is given up at once; 1 where nodes may share.
     pub(super) least: usize,
-}
-
-struct ReadySegment {
-    shards: Vec<(ShardId, Bytes)>,
-    plain: u64,
+    /// Where receipts are noted.
+    pub(super) logbook: Logbook,
 }
 
 impl<T: ShardTransport> Sender<T> {
     /// Sends everything that comes out of `sealed`, until it closes and all is receipted or given up.
     pub(super) async fn run(
         mut self,
-        mut sealed: mpsc::Receiver<SegmentShards>,
+        mut sealed: mpsc::Receiver<ReadySegment>,
         progress: &(dyn Fn(UploadProgress) + Send + Sync),
     ) -> Result<StoreOutcome, UploadError> {
         let mut ready: BTreeMap<SegmentNumber, ReadySegment> = BTreeMap::new();
@@ -79,6 +77,7 @@ impl<T: ShardTransport> Sender<T> {
                     Ok((bytes, took)) => {
                         progress(UploadProgress::Sent { bytes });
                         let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        self.logbook.held(task.segment, task.unit, task.node);
                         self.session.stored(task, Sent { bytes, took, now_ms });
                     }
                     Err(error) => {
@@ -97,15 +96,14 @@ impl<T: ShardTransport> Sender<T> {
 
     fn admit(
         &mut self,
-        segment: SegmentShards,
+        mut segment: ReadySegment,
         ready: &mut BTreeMap<SegmentNumber, ReadySegment>,
         progress: &(dyn Fn(UploadProgress) + Send + Sync),
     ) {
-        let plain = if segment.number.is_page() { 0 } else { u64::from(segment.reference.plain) };
-        progress(UploadProgress::Sealed { plain });
-        let shards = segment.shards.into_iter().map(|shard| (shard.id, shard.bytes)).collect();
-        ready.insert(segment.number, ReadySegment { shards, plain });
-        self.session.add(segment.number);
+        progress(UploadProgress::Sealed { plain: segment.plain });
+        let (number, held) = (segment.number, std::mem::take(&mut segment.held));
+        ready.insert(number, segment);
+        self.session.add(number, held);
     }
 
     fn too_few(&self, have: usize) -> UploadError {

@@ -14,14 +14,19 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::desk::Desks;
+use super::ground::Ground;
+use super::journal::{JournalNote, JournalStore};
 use super::records::RecordToKeep;
 use super::send::Sender;
 use super::source::{SealedSource, SealingKeys, UploadSource, seal_source};
 use super::{Client, Fleet, UploadError};
-use crate::keys::{RootKey, kek, make_slot};
-use crate::manifest::{Capabilities, ManifestFile, capabilities, fits_page, make_owner, make_placement};
+use crate::keys::RootKey;
+use crate::manifest::{
+    Capabilities, ManifestFile, Opened, RecordError, capabilities, fits_page, make_owner, make_placement, newest,
+    open_owner, open_placement,
+};
 use crate::pipeline::FileLayout;
-use crate::placement::{Placed, Placement, Profile, Rules, Warning, choose, place};
+use crate::placement::{Placement, Profile, Rules, Warning, choose, place};
 use crate::transfer::{StoreLimits, StoreOutcome, StoreSession, TransferError};
 use crate::transport::ShardTransport;
 
@@ -112,6 +117,12 @@ pub struct Uploaded {
     pub segments: u64,
     /// Shard bytes made.
     pub coded: u64,
+    /// Plaintext bytes, padding included, that an earlier run had stored whole.
+    pub kept: u64,
+    /// Shard bytes that this run sent, and nodes receipted.
+    pub sent: u64,
+    /// What became of the journal, where that is not what the owner would expect.
+    pub notes: Vec<JournalNote>,
     /// Shards nobody took: segment and unit. Empty when the upload is complete.
     pub missing: Vec<(SegmentNumber, usize)>,
     /// Nodes that failed during the transfer.
@@ -162,25 +173,53 @@ impl<T: ShardTransport> Client<T> {
         fleet: &Fleet,
         progress: &(dyn Fn(UploadProgress) + Send + Sync),
     ) -> Result<Uploaded, UploadError> {
-        let root = RootKey::new(self.environment.random());
-        let owner = PublicKey::from_bytes(root.owner_signer().verifying_key().to_bytes());
-        let file = FileId::of_owner(&self.network, &owner);
-        let plan = self.plan(options, fleet, file)?;
-        let layout = FileLayout::new(file, options.suite, plan.code, plan.placement.replicas)
+        let ground = self.ground(options, fleet, None).await?;
+        self.upload_on(ground, source, options, fleet, progress).await
+    }
+
+    /// As [`Client::upload`], but goes on where the journal in `store` stopped, if it is of such an upload and the password
+    /// opens it, and notes in it what gets stored. When it has succeeded, the journal is the caller's to remove, once the
+    /// capability is where it cannot be lost.
+    ///
+    /// # Errors
+    /// [`UploadError`]; what was stored by then is found again with the journal, until its lease is over.
+    pub async fn upload_noted(
+        &self,
+        source: UploadSource,
+        options: &UploadOptions,
+        fleet: &Fleet,
+        store: Box<dyn JournalStore>,
+        progress: &(dyn Fn(UploadProgress) + Send + Sync),
+    ) -> Result<Uploaded, UploadError> {
+        let ground = self.ground(options, fleet, Some(store)).await?;
+        self.upload_on(ground, source, options, fleet, progress).await
+    }
+
+    async fn upload_on(
+        &self,
+        mut ground: Ground,
+        source: UploadSource,
+        options: &UploadOptions,
+        fleet: &Fleet,
+        progress: &(dyn Fn(UploadProgress) + Send + Sync),
+    ) -> Result<Uploaded, UploadError> {
+        let plan = &ground.plan;
+        let layout = FileLayout::new(ground.file, options.suite, plan.code, plan.placement.replicas)
             .map_err(|error| UploadError::Seal(error.to_string()))?;
         if !fits_page(layout.units(), options.audit_rounds) {
             let (units, rounds) = (layout.units(), options.audit_rounds);
             let what = format!("tokens of {rounds} audit rounds for {units} shards a segment do not fit a page");
             return Err(UploadError::TooLarge(what));
         }
-        let group = self.group(&root, options, plan.code.k() as u64);
+        let group = self.group(&ground, options);
+        let sender = self.sender(options, &ground, fleet, &group)?;
         let (sealed_out, sealed) = mpsc::channel(1);
-        let (environment, read, rounds) = (self.environment.clone(), root.read(), options.audit_rounds);
+        let (environment, read, audit_rounds) = (self.environment.clone(), ground.root.read(), options.audit_rounds);
+        let (logbook, kept) = (ground.logbook.clone(), std::mem::take(&mut ground.kept));
         let sealing = tokio::task::spawn_blocking(move || {
-            let keys = SealingKeys { read: &read, environment: &environment, audit_rounds: rounds };
-            seal_source(source, layout, &keys, sealed_out)
+            let keys = SealingKeys { read: &read, environment: &environment, audit_rounds, logbook, kept };
+            seal_source(source, layout, keys, sealed_out)
         });
-        let sender = self.sender(options, &plan, fleet, &group, GroupId::of_owner(&self.network, &owner))?;
         let sent = sender.run(sealed, progress).await;
         // A sender that fails drops the channel, which ends the sealing thread with Interrupted: its own error is the cause.
         let sealed = sealing.await.map_err(|_| UploadError::Interrupted)?;
@@ -192,36 +231,32 @@ impl<T: ShardTransport> Client<T> {
             (Err(error), _) => return Err(error),
         };
         progress(UploadProgress::Records);
-        self.publish(options, fleet, plan, &Publishing { root, owner, file, group }, outcome, sealed).await
+        self.publish(options, fleet, ground, group, outcome, sealed).await
     }
 
     fn sender(
         &self,
         options: &UploadOptions,
-        plan: &UploadPlan,
+        ground: &Ground,
         fleet: &Fleet,
         group: &Signed,
-        group_id: GroupId,
     ) -> Result<Sender<T>, UploadError> {
-        let shape = SegmentShape::new(plan.code, plan.code.segment_plain())
-            .map_err(|what| UploadError::Seal(what.to_owned()))?;
+        let code = ground.plan.code;
+        let shape = SegmentShape::new(code, code.segment_plain()).map_err(|what| UploadError::Seal(what.to_owned()))?;
         let full_shard = u32::try_from(shape.shard_length()).unwrap_or(u32::MAX);
         let desks = Desks::new(Arc::clone(&self.transport), group.clone(), full_shard, fleet);
-        let nodes = |placed: &[Placed]| placed.iter().map(|placed| placed.node).collect();
-        let session = StoreSession::new(
-            plan.code,
-            nodes(&plan.placement.slots),
-            nodes(&plan.placement.spares),
-            options.allow_colocate,
-            options.limits,
-        );
-        let least = if options.allow_colocate { 1 } else { plan.code.happy() };
-        Ok(Sender { client: self.clone(), desks: Arc::new(desks), group: group_id, session, least })
+        let (slots, spares) = ground.slots.clone();
+        let session = StoreSession::new(code, slots, spares, options.allow_colocate, options.limits);
+        let least = if options.allow_colocate { 1 } else { code.happy() };
+        let group = GroupId::of_owner(&self.network, &ground.owner);
+        let logbook = ground.logbook.clone();
+        Ok(Sender { client: self.clone(), desks: Arc::new(desks), group, session, least, logbook })
     }
 
-    fn group(&self, root: &RootKey, options: &UploadOptions, k: u64) -> Signed {
-        let steward = root.read().verify().steward_signer().verifying_key().to_bytes();
+    fn group(&self, ground: &Ground, options: &UploadOptions) -> Signed {
+        let steward = ground.root.read().verify().steward_signer().verifying_key().to_bytes();
         // Where nodes may share, one may get everything.
+        let k = ground.plan.code.k() as u64;
         let share = |size: u64| {
             if options.allow_colocate { size.saturating_mul(u64::from(options.replicas)) } else { size / k }
         };
@@ -235,9 +270,9 @@ impl<T: ShardTransport> Client<T> {
             ceiling: ByteCount(ceiling),
             issued,
             expires: issued.saturating_add(options.lease_ms),
-            serial: 1,
+            serial: ground.serial,
         };
-        Signed::seal(&group, &root.owner_signer(), &self.network)
+        Signed::seal(&group, &ground.root.owner_signer(), &self.network)
     }
 
     /// Placement record, then owner record: only then can the file be found.
@@ -245,21 +280,23 @@ impl<T: ShardTransport> Client<T> {
         &self,
         options: &UploadOptions,
         fleet: &Fleet,
-        plan: UploadPlan,
-        publishing: &Publishing,
+        ground: Ground,
+        group: Signed,
         outcome: StoreOutcome,
         sealed: SealedSource,
     ) -> Result<Uploaded, UploadError> {
-        let Publishing { root, owner, file, group } = publishing;
+        let Ground { root, owner, file, plan, .. } = &ground;
         let verify = root.read().verify();
         let steward = PublicKey::from_bytes(verify.steward_signer().verifying_key().to_bytes());
         let placement = placement_record(*file, fleet, &plan.placement, &outcome);
-        let owner_body = self.owner_record(options, &plan, publishing, steward, &sealed)?;
+        let owner_body = owner_record(options, &ground, steward, &sealed);
+        let earlier = if ground.resumed { self.earlier_records(&ground, &steward, fleet).await } else { (None, None) };
         let refused = |error: crate::manifest::MakeError| UploadError::TooLarge(error.to_string());
+        let salt = self.environment.random();
         let placement_record =
-            make_placement(&placement, 0, &verify, &self.network, None, self.environment.random()).map_err(refused)?;
-        let owner_record =
-            make_owner(&owner_body, root, &self.network, None, self.environment.random()).map_err(refused)?;
+            make_placement(&placement, 0, &verify, &self.network, earlier.0.as_ref(), salt).map_err(refused)?;
+        let salt = self.environment.random();
+        let owner_record = make_owner(&owner_body, root, &self.network, earlier.1.as_ref(), salt).map_err(refused)?;
         let need = plan.code.happy().min(outcome.holders.len());
         let mut records_missing = Vec::new();
         for (what, kind, signer, bytes) in [
@@ -271,7 +308,8 @@ impl<T: ShardTransport> Client<T> {
                 .map_err(|error| UploadError::TooLarge(error.to_string()))?;
             let group_id = GroupId::of_owner(&self.network, owner);
             let nodes = Self::record_nodes(fleet, &outcome.holders, &key);
-            let kept = self.keep_record(fleet, &nodes, &RecordToKeep { group, group_id, record: &record }).await;
+            let kept =
+                self.keep_record(fleet, &nodes, &RecordToKeep { group: &group, group_id, record: &record }).await;
             if kept.by.len() < need {
                 return Err(UploadError::Records { what, have: kept.by.len(), need, failures: kept.failures });
             }
@@ -298,45 +336,59 @@ impl<T: ShardTransport> Client<T> {
             entries: sealed.entries,
             segments: sealed.segments,
             coded: sealed.coded,
+            kept: sealed.kept,
+            sent: outcome.sent,
+            notes: ground.note.into_iter().chain(ground.logbook.failure()).collect(),
             missing: outcome.missing,
             failed: outcome.failed,
             records_missing,
-            warnings: plan.warnings,
+            warnings: ground.plan.warnings,
         })
     }
 
-    fn owner_record(
+    /// The records of a run that was interrupted after it had stored them: new ones have to succeed them.
+    async fn earlier_records(
         &self,
-        options: &UploadOptions,
-        plan: &UploadPlan,
-        publishing: &Publishing,
-        steward: PublicKey,
-        sealed: &SealedSource,
-    ) -> Result<OwnerRecord, UploadError> {
-        let kdf = KdfParams { salt: self.environment.random(), ..options.kdf.clone() };
-        let kek = kek(&options.password, &kdf).map_err(|error| UploadError::Seal(error.to_string()))?;
-        let slot = make_slot(&kek, options.suite, &publishing.file, &publishing.root, self.environment.random());
-        Ok(OwnerRecord {
-            format: RECORD_FORMAT,
-            file: publishing.file,
-            suite: options.suite,
-            code: plan.code,
-            replicas: plan.placement.replicas,
-            kdf,
-            slots: vec![slot],
-            root: sealed.root.clone(),
-            steward,
-            previous_roots: vec![],
-        })
+        ground: &Ground,
+        steward: &PublicKey,
+        fleet: &Fleet,
+    ) -> (Option<Opened<PlacementRecord>>, Option<Opened<OwnerRecord>>) {
+        let (verify, locator) = (ground.root.read().verify(), ground.root.locator());
+        let placement = self.earlier(fleet, RecordKind::Placement, steward, |signed| {
+            open_placement(signed, 0, &self.network, &ground.file, steward, &verify)
+        });
+        let owner = self.earlier(fleet, RecordKind::Owner, &ground.owner, |signed| {
+            open_owner(signed, &self.network, &ground.owner, &locator)
+        });
+        futures::join!(placement, owner)
+    }
+
+    async fn earlier<R>(
+        &self,
+        fleet: &Fleet,
+        kind: RecordKind,
+        signer: &PublicKey,
+        open: impl Fn(&[u8]) -> Result<Opened<R>, RecordError>,
+    ) -> Option<Opened<R>> {
+        let found = self.fetch_record(fleet, kind.key(&self.network, signer, 0)).await;
+        let found: Vec<Vec<u8>> = found.iter().map(Signed::to_bytes).collect();
+        newest(found.iter().map(Vec::as_slice), open)
     }
 }
 
-/// What publishing works with.
-struct Publishing {
-    root: RootKey,
-    owner: PublicKey,
-    file: FileId,
-    group: Signed,
+fn owner_record(options: &UploadOptions, ground: &Ground, steward: PublicKey, sealed: &SealedSource) -> OwnerRecord {
+    OwnerRecord {
+        format: RECORD_FORMAT,
+        file: ground.file,
+        suite: options.suite,
+        code: ground.plan.code,
+        replicas: ground.plan.placement.replicas,
+        kdf: ground.kdf.clone(),
+        slots: vec![ground.slot.clone()],
+        root: sealed.root.clone(),
+        steward,
+        previous_roots: vec![],
+    }
 }
 
 fn placement_record(file: FileId, fleet: &Fleet, plan: &Placement, outcome: &StoreOutcome) -> PlacementRecord {

@@ -12,7 +12,8 @@
 //! | owner signing seed | `shoal owner v1` | R | owner |
 //! | Kr, read key | `shoal read v1` | R | owner |
 //! | L, locator secret | `shoal locator v1` | R | owner |
-//! | journal box | `shoal journal v1` | R, salt | owner |
+//! | journal entry | `shoal journal v1` | R, salt | owner |
+//! | journal marks | `shoal journal mark v1` | R | owner |
 //! | Kv, verify key | `shoal verify v1` | Kr | reader |
 //! | data segment | `shoal segment v1` | Kr, file, segment, salt | reader |
 //! | page read section box | `shoal page read v1` | Kr, file, segment, salt | reader |
@@ -97,6 +98,10 @@ secret! {
     MaskKey
 }
 secret! {
+    /// The key a journal knows plaintext segments again by.
+    MarkKey
+}
+secret! {
     /// The key audit tokens of one file are made with.
     AuditTokenKey
 }
@@ -120,10 +125,16 @@ impl RootKey {
         Locator::new(derive(hash::LOCATOR, &[self.as_bytes()]))
     }
 
-    /// Seals the upload journal.
+    /// Seals one entry of the upload journal.
     #[must_use]
     pub fn journal_key(&self, salt: Salt) -> BoxKey {
         BoxKey::new(derive(hash::JOURNAL, &[self.as_bytes(), &salt]), salt)
+    }
+
+    /// Marks the plaintext segments of the upload.
+    #[must_use]
+    pub fn mark_key(&self) -> MarkKey {
+        MarkKey::new(derive(hash::JOURNAL_MARK, &[self.as_bytes()]))
     }
 }
 
@@ -215,11 +226,12 @@ mod tests {
         let verify = read.verify();
         let number = SegmentNumber(7);
         let (token, shard) = (verify.audit_token_key(&FILE), ShardId::from_bytes([0x5d; 32]));
-        let rows: [(&str, [u8; KEY]); 16] = [
+        let rows: [(&str, [u8; KEY]); 17] = [
             ("owner public", root.owner_signer().verifying_key().to_bytes()),
             ("read", *read.as_bytes()),
             ("locator", *root.locator().as_bytes()),
             ("journal", *root.journal_key(SALT).key_bytes()),
+            ("journal mark", *root.mark_key().as_bytes()),
             ("verify", *verify.as_bytes()),
             ("segment 7", *read.segment_key(&FILE, number, &SALT).as_bytes()),
             ("page read 3", *read.page_read_key(&FILE, page, SALT).key_bytes()),

@@ -84,6 +84,8 @@ pub struct StoreOutcome {
     pub missing: Vec<(SegmentNumber, usize)>,
     /// Nodes that failed, and why.
     pub failed: BTreeMap<NodeId, TransferError>,
+    /// Shard bytes sent and receipted.
+    pub sent: u64,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ pub struct StoreSession {
     crowd: Crowd,
     done: Vec<(SegmentNumber, Vec<Option<NodeId>>)>,
     failed: BTreeMap<NodeId, TransferError>,
+    sent: u64,
     actions: VecDeque<StoreAction>,
 }
 
@@ -130,6 +133,7 @@ impl StoreSession {
             crowd: Crowd::default(),
             done: Vec::new(),
             failed: BTreeMap::new(),
+            sent: 0,
             actions: VecDeque::new(),
         }
     }
@@ -146,11 +150,13 @@ impl StoreSession {
         self.open.is_empty()
     }
 
-    /// A sealed segment is ready.
-    pub fn add(&mut self, segment: SegmentNumber) {
-        let units = self.slots.len();
-        self.open.insert(segment, Segment { held: vec![None; units], open: (0..units).collect() });
-        for unit in 0..units {
+    /// A sealed segment is ready; `held` says for each unit who has it already.
+    pub fn add(&mut self, segment: SegmentNumber, mut held: Vec<Option<NodeId>>) {
+        held.resize(self.slots.len(), None);
+        let open: BTreeSet<usize> =
+            held.iter().enumerate().filter(|(_, holder)| holder.is_none()).map(|(unit, _)| unit).collect();
+        self.open.insert(segment, Segment { held, open: open.clone() });
+        for unit in open {
             self.assign(segment, unit);
         }
         self.release(segment);
@@ -160,6 +166,7 @@ impl StoreSession {
     /// The node receipted the shard.
     pub fn stored(&mut self, task: StoreTask, sent: Sent) {
         self.landed(task.node);
+        self.sent = self.sent.saturating_add(sent.bytes);
         self.windows.entry(task.node).or_default().finished(sent.bytes, sent.took);
         let took_ms = u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX);
         self.crowd.finished(sent.bytes, took_ms, sent.now_ms);
@@ -257,13 +264,16 @@ impl StoreSession {
                 _ => ranges.push(PlacementRange { first: *segment, last: *segment, slots }),
             }
         }
-        StoreOutcome { holders, ranges, missing, failed: self.failed.clone() }
+        StoreOutcome { holders, ranges, missing, failed: self.failed.clone(), sent: self.sent }
     }
 
-    /// Queues a unit for the node in its slot, or gives it up where the slot is empty.
+    /// Queues a unit for the node in its slot, or gives it up where the slot is empty, or its node has another unit of
+    /// the segment from an earlier run.
     fn assign(&mut self, segment: SegmentNumber, unit: usize) {
         let slot = slot_of(segment, unit, self.slots.len());
-        match slot.and_then(|slot| self.slots.get(slot).copied()).flatten() {
+        let node = slot.and_then(|slot| self.slots.get(slot).copied()).flatten();
+        let has_one = |node: &NodeId| self.open.get(&segment).is_some_and(|open| open.held.contains(&Some(*node)));
+        match node.filter(|node| self.colocate || !has_one(node)) {
             Some(node) => {
                 self.waiting.entry(node).or_default().push_back(StoreTask { segment, unit, node, attempt: 0 });
             }
@@ -355,7 +365,7 @@ mod tests {
         let mut next = 0;
         loop {
             while next < segments && session.wants_segment() {
-                session.add(SegmentNumber(next));
+                session.add(SegmentNumber(next), vec![]);
                 next += 1;
             }
             match session.poll() {
@@ -434,7 +444,7 @@ mod tests {
     #[test]
     fn few_are_sent_at_once_until_receipts_say_what_the_uplink_bears() {
         let mut session = session(30, 0);
-        session.add(SegmentNumber(0));
+        session.add(SegmentNumber(0), vec![]);
         let mut sent: Vec<StoreTask> = Vec::new();
         let poll = |session: &mut StoreSession| {
             let more = std::iter::from_fn(|| session.poll());
@@ -455,7 +465,7 @@ mod tests {
     #[test]
     fn silence_is_borne_for_less_long_where_a_spare_stands_by() {
         let mut session = session(6, 1);
-        session.add(SegmentNumber(0));
+        session.add(SegmentNumber(0), vec![]);
         let Some(StoreAction::Send { task, silence_ms, .. }) = session.poll() else { panic!("nothing to send") };
         assert_eq!(silence_ms, SILENCE_WITH_SPARE_MS);
         session.failed(task, TransferError::TooSlow);

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use tokio::runtime::Runtime;
 
 mod input;
+mod journal;
 mod local;
 mod log;
 mod messages;
@@ -21,6 +22,7 @@ mod statements;
 mod store;
 mod texts;
 
+pub use journal::upload_journal;
 pub use local::{admin_request, audit_transcript, home_file, node_config, voucher_log};
 pub use log::{record_header, segment_footer, segment_header, store_files, store_index};
 pub use messages::{control_frames, control_request, control_response, lane_message, lane_stream};
@@ -88,6 +90,7 @@ targets! {
     store_directory, store::directories, 16 * MIB;
     store_files, log::files, 64 * KIB;
     store_index, log::indexes, 256 * KIB;
+    upload_journal, journal::journals, 256 * KIB;
     voucher_log, local::voucher_logs, 256 * KIB;
 }
 

@@ -158,10 +158,13 @@ pub(super) fn boxes() -> Vec<Vec<u8>> {
 }
 
 /// One run of the password hash serves all inputs.
-fn password_key() -> Option<&'static Kek> {
+pub(super) fn settings() -> KdfParams {
+    KdfParams { salt: [6; 16], memory_kib: KDF_MEMORY_KIB_MIN, passes: 1, lanes: 1 }
+}
+
+pub(super) fn password_key() -> Option<&'static Kek> {
     static KEY: OnceLock<Option<Kek>> = OnceLock::new();
-    let params = KdfParams { salt: [6; 16], memory_kib: KDF_MEMORY_KIB_MIN, passes: 1, lanes: 1 };
-    KEY.get_or_init(|| kek(b"correct horse", &params).ok()).as_ref()
+    KEY.get_or_init(|| kek(b"correct horse", &settings()).ok()).as_ref()
 }
 
 /// Suite, then slots: right ones, right ones with edits, and bytes that were never one. The root key comes out if and

@@ -1,6 +1,8 @@
 //! `upload`: files into the swarm, a capability on stdout. What is said to be stored was receipted; what is missing is
 //! named, and the capability printed all the same.
 
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -9,13 +11,15 @@ use shoal_client::manifest::Capabilities;
 use shoal_client::transfer::StoreLimits;
 use shoal_protocol::limits::LEASE_MS_DEFAULT;
 use shoal_protocol::sealing::KdfParams;
-use shoal_protocol::{ByteCount, FileId};
+use shoal_protocol::{ByteCount, FileId, NetworkId};
 use zeroize::Zeroizing;
 
 use super::{blocking, failures_json};
 use crate::catalogue::{self, Upload};
 use crate::cli::{Common, UploadArgs};
 use crate::exit::Problem;
+use crate::home::Home;
+use crate::journal::{Found, JournalFile};
 use crate::output::{check_new_file, write_private};
 use crate::password;
 use crate::progress::{UploadBars, wanted};
@@ -44,13 +48,65 @@ pub(crate) async fn run(common: &Common, args: UploadArgs) -> Result<Outcome, Pr
     if args.dry_run {
         return dry_run(session, &options, &source).await;
     }
+    let (journal, mut warnings) = journal(&session.home, &network, &args);
     let name = source.name();
     let bars = UploadBars::new(wanted(common.json, common.quiet), source.size_hint);
     let progress = |progress: UploadProgress| bars.on(progress);
-    let uploaded = session.client.upload(source.entries(), &options, &session.fleet, &progress).await?;
+    let (client, fleet) = (&session.client, &session.fleet);
+    let store =
+        journal.as_ref().and_then(|journal| journal.store().map_err(|error| warnings.push(not_noted(&error))).ok());
+    let uploaded = match store {
+        Some(store) => client.upload_noted(source.entries(), &options, fleet, store, &progress).await,
+        None => client.upload(source.entries(), &options, fleet, &progress).await,
+    };
+    let uploaded = uploaded.map_err(|error| {
+        let goes_on = journal.is_some() && error.retryable();
+        let problem = Problem::from(error);
+        if goes_on { Problem { next: format!("{}; {GOES_ON}", problem.next), ..problem } } else { problem }
+    })?;
     bars.done();
     drop(options);
-    Ok(finish(common, &args, session, name, &uploaded).await)
+    let mut outcome = finish(common, &args, session, name, &uploaded, warnings).await;
+    if let Some(Err(error)) = journal.map(|journal| journal.remove()) {
+        outcome.warnings.push(format!("the journal of this upload is still there: {error}"));
+    }
+    Ok(outcome)
+}
+
+/// What the same command does after a failure.
+const GOES_ON: &str = "the same command goes on where this one stopped";
+
+fn not_noted(error: &dyn std::fmt::Display) -> String {
+    format!("this upload cannot be gone on with, should it be interrupted: {error}")
+}
+
+/// What makes two commands the same upload: the paths, wherever it is run from, and all that shapes what is stored.
+fn identity(args: &UploadArgs) -> io::Result<Vec<Vec<u8>>> {
+    let UploadArgs { replica_factor, allow_colocate, audit_rounds, .. } = args;
+    let (profile, suite) = (args.profile(), args.cipher.suite());
+    let shape = format!("{profile:?} {replica_factor} {allow_colocate} {audit_rounds} {suite}");
+    let paths = args.paths.iter().map(|path| {
+        let whole = if path == Path::new("-") { Ok(path.clone()) } else { std::path::absolute(path) };
+        whole.map(|path| path.into_os_string().into_vec())
+    });
+    std::iter::once(Ok(shape.into_bytes())).chain(paths).collect()
+}
+
+/// The journal of this command, or why there is none.
+fn journal(home: &Home, network: &NetworkId, args: &UploadArgs) -> (Option<JournalFile>, Vec<String>) {
+    let identity = match identity(args) {
+        Ok(identity) => identity,
+        Err(error) => return (None, vec![not_noted(&error)]),
+    };
+    let identity: Vec<&[u8]> = identity.iter().map(Vec::as_slice).collect();
+    match JournalFile::open(home, network, &identity) {
+        Ok(Found::Journal(journal)) => {
+            let cleared = if args.no_resume { journal.clear().err() } else { None };
+            (Some(journal), cleared.iter().map(|error| not_noted(error)).collect())
+        }
+        Ok(Found::Taken) => (None, vec![not_noted(&"the same upload is under way in another process")]),
+        Err(error) => (None, vec![not_noted(&error)]),
+    }
 }
 
 fn options(args: &UploadArgs, password: password::Password, source: &Source) -> UploadOptions {
@@ -70,9 +126,17 @@ fn options(args: &UploadArgs, password: password::Password, source: &Source) -> 
 }
 
 /// Writes down what was stored. Nothing here may lose the capability: what fails becomes a warning and exit 1.
-async fn finish(common: &Common, args: &UploadArgs, session: Session, name: String, uploaded: &Uploaded) -> Outcome {
+async fn finish(
+    common: &Common,
+    args: &UploadArgs,
+    session: Session,
+    name: String,
+    uploaded: &Uploaded,
+    mut warnings: Vec<String>,
+) -> Outcome {
     let capability = uploaded.capabilities.locate.to_text();
-    let mut warnings: Vec<String> = uploaded.warnings.iter().map(ToString::to_string).collect();
+    warnings.extend(uploaded.warnings.iter().map(ToString::to_string));
+    warnings.extend(uploaded.notes.iter().map(ToString::to_string));
     let mut not_written = Vec::new();
     let manifest = |path: &Path| {
         let bytes = uploaded.manifest.encode().map_err(|error| error.to_string())?;
@@ -124,7 +188,7 @@ fn all_capabilities(capabilities: &Capabilities) -> Zeroizing<String> {
 }
 
 fn summary(uploaded: &Uploaded) -> Vec<String> {
-    vec![
+    let mut lines = vec![
         format!(
             "stored {} ({}) as {}, {}, on {}: {} of shards",
             count(uploaded.entries, "entry", "entries"),
@@ -135,7 +199,14 @@ fn summary(uploaded: &Uploaded) -> Vec<String> {
             ByteCount(uploaded.coded),
         ),
         "keep the capability below and the password: together they are all that is needed to get it back".into(),
-    ]
+    ];
+    if uploaded.kept > 0 {
+        lines.insert(
+            1,
+            format!("{} of it were there from an interrupted upload", ByteCount(uploaded.kept.min(uploaded.bytes))),
+        );
+    }
+    lines
 }
 
 /// Which slots are empty, and which nodes did what they should not.
@@ -168,6 +239,8 @@ fn details(uploaded: &Uploaded, capability: &str) -> Value {
         "entries": uploaded.entries,
         "segments": uploaded.segments,
         "coded_bytes": uploaded.coded,
+        "kept_bytes": uploaded.kept,
+        "sent_bytes": uploaded.sent,
         "complete": uploaded.is_complete(),
         "holders": holders.collect::<Vec<_>>(),
         "missing": missing.collect::<Vec<_>>(),
