@@ -21,8 +21,11 @@ use crate::output::{OutputError, parent, sync_directory};
 const FOLDER: &str = "journals";
 /// End of their names.
 const SUFFIX: &str = "journal";
-/// Times a file is opened again because another upload put a new one in its place.
-const OPENED_MAX: usize = 16;
+/// Times a file is opened: again when another upload put a new one in its place, or when it is locked, for a process that
+/// was killed just now keeps its locks until its memory is given back.
+const OPENED_MAX: u32 = 40;
+/// Pause before a locked file is opened again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The journal of one command, open and locked.
 #[derive(Debug)]
@@ -41,7 +44,8 @@ pub(crate) enum Found {
 }
 
 impl JournalFile {
-    /// Opens the journal of `command` in `network`, and drops those that nothing can come of any more.
+    /// Opens the journal of `command` in `network`, and drops those that nothing can come of any more. Blocks for two
+    /// seconds before it says that it is taken.
     pub(crate) fn open(home: &Home, network: &NetworkId, command: &[&[u8]]) -> Result<Found, HomeError> {
         let folder = home.folder(FOLDER)?;
         sweep(&folder);
@@ -102,7 +106,10 @@ fn open_locked(path: &Path) -> io::Result<Found> {
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Found::Taken),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let (ours, named) = (file.metadata()?, fs::metadata(path));

@@ -28,6 +28,9 @@ pub(crate) enum TargetError {
     /// Neither argument nor file nor variable.
     #[error("no manifest or capability was given")]
     Missing,
+    /// An argument of no characters.
+    #[error("TARGET is empty")]
+    Empty,
     /// Both.
     #[error("TARGET and --capability-file were both given")]
     Both,
@@ -70,6 +73,11 @@ impl From<TargetError> for Problem {
                 what,
                 "TARGET is missing, and so are --capability-file and SHOAL_CAPABILITY",
                 "name a manifest file or a shoal1.. capability",
+            ),
+            TargetError::Empty => Self::usage(
+                what,
+                "the command or file that should have given it failed",
+                "look at what it says, then name a manifest file or a shoal1.. capability",
             ),
             TargetError::Both => Self::usage(what, "only one can be meant", "leave one out"),
             TargetError::Capability { .. } => {
@@ -171,6 +179,7 @@ pub(crate) fn resolve(
 ) -> Result<Target, TargetError> {
     match (word, capability_file) {
         (Some(_), Some(_)) => Err(TargetError::Both),
+        (Some(word), None) if word.is_empty() => Err(TargetError::Empty),
         (Some(word), None) if is_capability(word) => {
             capability(word.to_str().unwrap_or_default(), "the capability on the command line")
         }
@@ -272,6 +281,7 @@ mod tests {
         }
         assert!(matches!(resolve(Some(OsStr::new("m")), Some(&path), none), Err(TargetError::Both)));
         assert!(matches!(resolve(None, None, none), Err(TargetError::Missing)));
+        assert!(matches!(resolve(Some(OsStr::new("")), None, none), Err(TargetError::Empty)));
         std::fs::write(&path, b"not one").unwrap();
         assert!(matches!(resolve(None, Some(&path), none), Err(TargetError::Capability { .. })));
     }

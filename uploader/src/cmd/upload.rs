@@ -48,7 +48,8 @@ pub(crate) async fn run(common: &Common, args: UploadArgs) -> Result<Outcome, Pr
     if args.dry_run {
         return dry_run(session, &options, &source).await;
     }
-    let (journal, mut warnings) = journal(&session.home, &network, &args);
+    let home = session.home.clone();
+    let ((journal, mut warnings), args) = blocking(move || Ok((journal(&home, &network, &args), args))).await?;
     let name = source.name();
     let bars = UploadBars::new(wanted(common.json, common.quiet), source.size_hint);
     let progress = |progress: UploadProgress| bars.on(progress);
