@@ -8,6 +8,7 @@ mod memory_loop;
 mod mutations;
 mod plans;
 mod processes;
+mod signed;
 mod stalls;
 mod store_commands;
 mod uplink;
