@@ -10,5 +10,6 @@ mod plans;
 mod processes;
 mod signed;
 mod stalls;
+mod stock;
 mod store_commands;
 mod uplink;

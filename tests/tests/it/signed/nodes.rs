@@ -169,6 +169,8 @@ async fn a_record_that_was_replaced_never_comes_back() {
     let group = group(1, 1 << 30);
     let first = record(1, None, 0);
     let (second, rival) = (record(2, Some(&first), 0), record(2, Some(&first), 1));
+    // Newer than what is held, and the successor of something else.
+    let usurper = record(3, Some(&first), 0);
     let member = place.visitor(MEMBER).await;
     for record in [&first, &second] {
         assert_eq!(member.repeat(&put(member.epoch, &group, record, None), 1).await["accepted"], 1);
@@ -176,8 +178,8 @@ async fn a_record_that_was_replaced_never_comes_back() {
     let before = place.disk();
     let other = place.visitor(OTHER_MEMBER).await;
     for visitor in [&member, &other] {
-        for old in [&first, &rival] {
-            assert_eq!(visitor.replay(&put(visitor.epoch, &group, old, None)).await, all("conflict"));
+        for other in [&first, &rival, &usurper] {
+            assert_eq!(visitor.replay(&put(visitor.epoch, &group, other, None)).await, all("conflict"));
         }
         assert_eq!(visitor.replay(&put(visitor.epoch, &group, &second, None)).await, all("accepted"), "kept already");
     }
@@ -196,7 +198,7 @@ async fn a_record_that_was_replaced_never_comes_back() {
     assert_eq!(newest(&member).await, Some(second));
     assert_eq!(place.disk(), before);
     say(
-        "signed: Record replaced, foreign or of another run sent 7,000 times, 0 accepted; the newest 2,000 times, nothing written",
+        "signed: Record that does not follow, foreign or of another run sent 9,000 times, 0 accepted; the newest 2,000, nothing written",
     );
     drop(member);
     place.stop().await;
