@@ -31,13 +31,15 @@ use super::*;
 const SAID: UnixMillis = UnixMillis(1_700_000_000_000);
 const EPOCH: BootEpoch = BootEpoch(7);
 
+/// Whether a statement counts to the request of this number at this time.
+type Counts = Box<dyn Fn(&Signed, u64, UnixMillis) -> bool>;
+
 /// A statement and who acts on it.
 struct Scene {
     name: &'static str,
     /// As it was asked for by request 0.
     good: Signed,
-    /// Whether it counts to this request at this time.
-    counts: Box<dyn Fn(&Signed, u64, UnixMillis) -> bool>,
+    counts: Counts,
     /// The first and the last millisecond of its time, where it has one.
     time: (Option<u64>, Option<u64>),
     /// Whether it answers one request and no later one.
