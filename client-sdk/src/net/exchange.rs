@@ -15,6 +15,7 @@ use shoal_protocol::lane::{
 };
 use shoal_protocol::limits::{LANE_FRAME_MAX, LANE_MESSAGE_MAX, SHARD_MAX};
 use shoal_protocol::receipt::{DeliveryReceipt, RefusalStatement, ServeStatement};
+use shoal_protocol::signed::ensure_fresh;
 use shoal_protocol::{NetworkId, NodeId, Refusal, Signed, UnixMillis};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{oneshot, watch};
@@ -36,7 +37,7 @@ const QUEUED_FACTOR: u32 = 4;
 const UNREAD_MAX: usize = SHARD_MAX as usize * 2;
 
 /// Who talks to whom.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Parties<'a> {
     /// The swarm both are in.
     pub network: &'a NetworkId,
@@ -44,8 +45,8 @@ pub(super) struct Parties<'a> {
     pub node: NodeId,
     /// Signs delivery receipts.
     pub identity: &'a SigningKey,
-    /// The clock of signed statements.
-    pub now: UnixMillis,
+    /// The clock of signed statements, read when one is made or judged: a transfer may take longer than one is fresh.
+    pub clock: &'a (dyn Fn() -> UnixMillis + Send + Sync),
 }
 
 /// How an exchange ended, and whether the lane may be used again.
@@ -241,6 +242,7 @@ fn refusal_of(statement: &Signed, job: &StoreJob, parties: Parties<'_>) -> Resul
     if said.nonce != job.nonce {
         return Err(TransferError::Protocol("refusal of another request".into()));
     }
+    ensure_fresh(said.time, (parties.clock)()).map_err(|error| TransferError::Protocol(format!("refusal: {error}")))?;
     Ok(TransferError::Refused { reason: said.reason, retry_after_ms: said.retry_after_ms })
 }
 
@@ -310,8 +312,8 @@ pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
         return Ended { result: Err(TransferError::refused(Refusal::Cancelled)), reusable };
     }
     let (last_word, result) = match received {
-        Ok(Received::Whole { bytes, trailer }) => match check_served(&trailer, job, parties) {
-            Ok(()) => (delivered(job, parties), Ok(bytes)),
+        Ok(Received::Whole { bytes, sent, trailer }) => match check_served(&trailer, sent, job, parties) {
+            Ok(said) => (last_word(&said, job, parties), Ok(bytes)),
             Err(error) => return Ended::broken(error),
         },
         Ok(Received::Aborted(reason)) => {
@@ -334,7 +336,12 @@ async fn say(
 }
 
 enum Received {
-    Whole { bytes: Bytes, trailer: RetrieveTrailer },
+    /// The wanted bytes, how many came to prove them, and what the node says of it.
+    Whole {
+        bytes: Bytes,
+        sent: u64,
+        trailer: RetrieveTrailer,
+    },
     Aborted(Refusal),
 }
 
@@ -349,13 +356,14 @@ async fn receive(
     let mut verifier = SliceVerifier::new(job.shard, u64::from(job.length), &ranges)
         .map_err(|error| TransferError::Protocol(error.to_string()))?;
     let mut bytes = Vec::with_capacity(job.ranges.iter().map(|range| (range.end - range.start) as usize).sum());
-    let mut unread = UNREAD_MAX;
+    let (mut unread, mut sent) = (UNREAD_MAX, 0u64);
     loop {
         let mut word = [0; 4];
         watchdog.run(4, reader.read_exact(&mut word)).await?;
         match DataWord::parse(word).map_err(|fault| TransferError::Protocol(fault.to_string()))? {
             DataWord::Data(length) => {
                 let mut frame = read_frame(reader, length, watchdog, &job.meter).await?;
+                sent = sent.saturating_add(length as u64);
                 if given_up.load(Ordering::Relaxed) {
                     unread = unread.checked_sub(length).ok_or(TransferError::TooSlow)?;
                     continue;
@@ -371,7 +379,7 @@ async fn receive(
                 if !given_up.load(Ordering::Relaxed) {
                     verifier.finish().map_err(|error| TransferError::Lied(error.to_string()))?;
                 }
-                return Ok(Received::Whole { bytes: bytes.into(), trailer });
+                return Ok(Received::Whole { bytes: bytes.into(), sent, trailer });
             }
             DataWord::Abort => {
                 let mut reason = [0; 2];
@@ -382,7 +390,13 @@ async fn receive(
     }
 }
 
-fn check_served(trailer: &RetrieveTrailer, job: &RetrieveJob, parties: Parties<'_>) -> Result<(), TransferError> {
+/// Whether the node's statement is about what it sent, to whom, for this request.
+fn check_served(
+    trailer: &RetrieveTrailer,
+    sent: u64,
+    job: &RetrieveJob,
+    parties: Parties<'_>,
+) -> Result<ServeStatement, TransferError> {
     let said = trailer
         .statement
         .verify_by::<ServeStatement>(&parties.node.into(), parties.network)
@@ -390,7 +404,23 @@ fn check_served(trailer: &RetrieveTrailer, job: &RetrieveJob, parties: Parties<'
     if said.shard != job.shard || said.ranges != job.ranges || said.nonce != job.nonce {
         return Err(TransferError::Lied("serve statement is about another request".into()));
     }
-    Ok(())
+    if said.requester.as_bytes() != &parties.identity.verifying_key().to_bytes() {
+        return Err(TransferError::Lied("serve statement is to another requester".into()));
+    }
+    if said.sent != sent {
+        return Err(TransferError::Lied(format!("serve statement is about {} bytes, {sent} came", said.sent)));
+    }
+    Ok(said.into_inner())
+}
+
+/// A receipt for what a statement says, if it is of now. Otherwise none: clocks differ, and the bytes, which were
+/// verified by themselves, are kept all the same.
+fn last_word(said: &ServeStatement, job: &RetrieveJob, parties: Parties<'_>) -> Vec<u8> {
+    if ensure_fresh(said.time, (parties.clock)()).is_ok() {
+        delivered(job, parties)
+    } else {
+        encode_abort(Refusal::Stale).to_vec()
+    }
 }
 
 fn delivered(job: &RetrieveJob, parties: Parties<'_>) -> Vec<u8> {
@@ -399,7 +429,7 @@ fn delivered(job: &RetrieveJob, parties: Parties<'_>) -> Vec<u8> {
         ranges: job.ranges.clone(),
         node: parties.node,
         nonce: job.nonce,
-        time: parties.now,
+        time: (parties.clock)(),
     };
     encode_message(&DeliveryReply { receipt: Signed::seal(&receipt, parties.identity, parties.network) })
 }
@@ -451,7 +481,7 @@ mod tests {
             shard: id,
             ranges,
             sent: encoded.len() as u64,
-            requester: node(),
+            requester: NodeId::from_bytes(SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes()),
             boot_epoch: BootEpoch(1),
             nonce,
             time: NOW,
@@ -468,7 +498,7 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(16 * 1024);
         let identity = SigningKey::from_bytes(&[9; 32]);
         let (network, job) = (network(), retrieve_job(&shard));
-        let parties = Parties { network: &network, node: node(), identity: &identity, now: NOW };
+        let parties = Parties { network: &network, node: node(), identity: &identity, clock: &|| NOW };
         let serving = async {
             header(&mut far).await;
             // A frame and a half, then the client gives up; the rest of that frame still comes.
@@ -508,7 +538,7 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(16 * 1024);
         let identity = SigningKey::from_bytes(&[9; 32]);
         let network = network();
-        let parties = Parties { network: &network, node: node(), identity: &identity, now: NOW };
+        let parties = Parties { network: &network, node: node(), identity: &identity, clock: &|| NOW };
         let nonce = Nonce::from_bytes([2; 16]);
         let job = StoreJob {
             reservation: ReservationId(1),

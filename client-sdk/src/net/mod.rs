@@ -29,7 +29,6 @@ const LANE_WAIT: Duration = Duration::from_secs(15);
 pub struct LaneTransport {
     swarm: SwarmHandle,
     host: Arc<Host>,
-    clock: fn() -> UnixMillis,
 }
 
 /// Who this side is.
@@ -37,11 +36,12 @@ pub struct LaneTransport {
 struct Host {
     network: NetworkId,
     identity: SigningKey,
+    clock: fn() -> UnixMillis,
 }
 
 impl Host {
-    const fn parties(&self, node: NodeId, now: UnixMillis) -> Parties<'_> {
-        Parties { network: &self.network, node, identity: &self.identity, now }
+    fn parties(&self, node: NodeId) -> Parties<'_> {
+        Parties { network: &self.network, node, identity: &self.identity, clock: &self.clock }
     }
 }
 
@@ -49,7 +49,7 @@ impl LaneTransport {
     /// Uses `swarm`, which must have been started with the same identity.
     #[must_use]
     pub fn new(swarm: SwarmHandle, network: NetworkId, identity: SigningKey, clock: fn() -> UnixMillis) -> Self {
-        Self { swarm, host: Arc::new(Host { network, identity }), clock }
+        Self { swarm, host: Arc::new(Host { network, identity, clock }) }
     }
 
     /// The swarm underneath.
@@ -121,9 +121,9 @@ impl ShardTransport for LaneTransport {
     async fn store(&self, node: NodeId, job: StoreJob) -> Result<Signed, TransferError> {
         let mut lane = self.lane(node).await?;
         let (stop, cancelled) = oneshot::channel();
-        let (host, now) = (Arc::clone(&self.host), (self.clock)());
+        let host = Arc::clone(&self.host);
         let exchange = async move {
-            let ended = exchange::store(&mut lane, &job, host.parties(node, now), cancelled).await;
+            let ended = exchange::store(&mut lane, &job, host.parties(node), cancelled).await;
             finish(lane, ended)
         };
         detached(exchange, stop).await
@@ -132,9 +132,9 @@ impl ShardTransport for LaneTransport {
     async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
         let mut lane = self.lane(node).await?;
         let (stop, cancelled) = oneshot::channel();
-        let (host, now) = (Arc::clone(&self.host), (self.clock)());
+        let host = Arc::clone(&self.host);
         let exchange = async move {
-            let ended = exchange::retrieve(&mut lane, &job, host.parties(node, now), cancelled).await;
+            let ended = exchange::retrieve(&mut lane, &job, host.parties(node), cancelled).await;
             finish(lane, ended)
         };
         detached(exchange, stop).await

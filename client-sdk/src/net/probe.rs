@@ -10,32 +10,34 @@ use super::exchange::{self, Parties};
 use crate::transfer::TransferError;
 use crate::transport::{RetrieveJob, StoreJob};
 
-/// Fetches ranges of a shard from `node` on `stream`; the second value says whether the lane may be used again.
+/// Fetches ranges of a shard from `node` on `stream` at `now`; the second value says whether the lane may be used again.
 ///
 /// # Errors
 /// What a session of the client would get.
 pub async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     job: &RetrieveJob,
-    (network, node, identity): (&NetworkId, NodeId, &SigningKey),
+    (network, node, identity, now): (&NetworkId, NodeId, &SigningKey, UnixMillis),
 ) -> (Result<Bytes, TransferError>, bool) {
     let (_stop, cancelled) = oneshot::channel();
-    let parties = Parties { network, node, identity, now: UnixMillis(0) };
+    let clock = move || now;
+    let parties = Parties { network, node, identity, clock: &clock };
     let ended = exchange::retrieve(stream, job, parties, cancelled).await;
     (ended.result, ended.reusable)
 }
 
-/// Sends a shard to `node` on `stream`; the second value says whether the lane may be used again.
+/// Sends a shard to `node` on `stream` at `now`; the second value says whether the lane may be used again.
 ///
 /// # Errors
 /// What a session of the client would get.
 pub async fn store<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     job: &StoreJob,
-    (network, node, identity): (&NetworkId, NodeId, &SigningKey),
+    (network, node, identity, now): (&NetworkId, NodeId, &SigningKey, UnixMillis),
 ) -> (Result<Signed, TransferError>, bool) {
     let (_stop, cancelled) = oneshot::channel();
-    let parties = Parties { network, node, identity, now: UnixMillis(0) };
+    let clock = move || now;
+    let parties = Parties { network, node, identity, clock: &clock };
     let ended = exchange::store(stream, job, parties, cancelled).await;
     (ended.result, ended.reusable)
 }

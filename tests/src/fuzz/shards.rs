@@ -177,7 +177,7 @@ pub fn client_retrieve(data: &[u8]) -> bool {
     let meter = Meter::default();
     let job = RetrieveJob { shard: id, length, ranges: ranges.clone(), nonce: NONCE, meter };
     let (network, identity) = (network(), key(1));
-    let parties: (_, NodeId, _) = (&network, node(2), &identity);
+    let parties: (_, NodeId, _, _) = (&network, node(2), &identity, UnixMillis(0));
     let mut pieces = Pieces::new(&stream, lengths).in_units_of(37);
     let (result, _) = runtime().block_on(probe::retrieve(&mut pieces, &job, parties));
     let honest = how & 15 == 0;
@@ -227,7 +227,7 @@ pub fn client_store(data: &[u8]) -> bool {
     let (reservation, bytes) = (ReservationId(1), shard.into());
     let job = StoreJob { reservation, boot_epoch, nonce: NONCE, shard: id, bytes, silence_ms: SILENCE_MS };
     let (network, identity) = (network(), key(1));
-    let parties = (&network, node(2), &identity);
+    let parties = (&network, node(2), &identity, time);
     let (result, _) = runtime().block_on(probe::store(&mut Pieces::new(&stream, lengths), &job, parties));
     match &result {
         Ok(signed) => {

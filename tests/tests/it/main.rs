@@ -9,6 +9,8 @@ mod mutations;
 mod plans;
 mod processes;
 mod resume;
+mod signed;
 mod stalls;
+mod stock;
 mod store_commands;
 mod uplink;
