@@ -23,6 +23,18 @@ fn nodes(room: &Path, count: usize, more: &[&str]) -> Vec<Shoald> {
         }
         nodes.push(Shoald::start(SHOALD, &room.join(format!("node{n}")), &arguments).unwrap());
     }
+    // Ready means that a node listens; who bootstraps from the first is known there a little later.
+    let visitor = Shoal::new(SHOAL, &room.join("visitor"));
+    let known = || {
+        let output = visitor.run(&["plan", "--json", "--peer", &nodes[0].address]).unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["details"]["live_nodes"].as_u64()
+    };
+    let begun = Instant::now();
+    while known() != Some(count as u64) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the first node never heard of the others");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     nodes
 }
 
