@@ -282,7 +282,9 @@ pub(crate) fn start_problem(error: StartError) -> Problem {
 
 fn logs(output: &Output) -> Result<(), Problem> {
     let filter = &output.log_level;
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
+    // yamux logs an error for each frame with which a peer breaks its rules: as many lines as a stranger likes. Whoever
+    // asks for them by name gets them.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("yamux=off,{filter}")).map_err(|error| {
         Problem::new(
             Failure::Usage,
             format!("{filter:?} is no log filter: {error}"),

@@ -19,7 +19,7 @@ const FILE_MAX: u64 = 1024 * 1024;
 /// The network of those who name none.
 pub(crate) const DEFAULT_NETWORK: &str = "shoal";
 /// What is logged unless told otherwise: warnings, but not that a peer went away without a word.
-const DEFAULT_LOG: &str = "warn,yamux=error";
+const DEFAULT_LOG: &str = "warn";
 /// Where a node listens that is told nothing: one port, both transports.
 const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4700", "/ip4/0.0.0.0/udp/4700/quic-v1"];
 

@@ -9,6 +9,7 @@
 //! | store upkeep, one thread | at start | with the store | the step under way; a scrub goes on at the next start |
 //! | swarm driver, store writer | at start, by those | at shutdown, in this order | nothing acknowledged |
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -134,6 +135,9 @@ impl Node {
 
         let mut swarm_config = SwarmConfig::new(Zeroizing::new(key.to_bytes()), config.network.tag());
         swarm_config.listen = config.listen.clone();
+        if !config.open {
+            swarm_config.members.clone_from(&config.allow);
+        }
         let started = shoal_swarm::start(swarm_config).await.map_err(StartError::Swarm)?;
         let addresses = started.handle.listening().await;
         let addresses = addresses::ordered(addresses);
@@ -161,7 +165,7 @@ impl Node {
             addresses: addresses::advertised(&addresses),
         }));
         addresses::note(&data, &addresses);
-        let admin = administration(&data, &context);
+        let admin = administration(&data, &context, &started.handle);
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
@@ -241,13 +245,24 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, data: &Path, quota: Option<u64>) -> Result
 }
 
 /// The administration socket. A node that cannot have one, on a file system without sockets for example, works as well.
-fn administration(data: &Path, context: &Arc<Context>) -> Option<Admin> {
-    let counted = Arc::clone(context);
-    Admin::start(data, context.store().clone(), Arc::new(move || counted.refusals()))
+fn administration(data: &Path, context: &Arc<Context>, swarm: &SwarmHandle) -> Option<Admin> {
+    let (counted, swarm) = (Arc::clone(context), swarm.clone());
+    Admin::start(data, context.store().clone(), Arc::new(move || refusals(&counted, &swarm)))
         .inspect_err(
             |error| tracing::warn!(%error, "no administration socket: `shoald store` will not reach this node"),
         )
         .ok()
+}
+
+/// What this node refused, by its word, and what its swarm did before the node saw it.
+fn refusals(context: &Context, swarm: &SwarmHandle) -> BTreeMap<String, u64> {
+    let (mut words, counters) = (context.refusals(), swarm.counters());
+    let of_swarm =
+        [("lane_busy", counters.lanes_busy), ("lane_reset", counters.lanes_reset), ("violation", counters.violations)];
+    for (word, count) in of_swarm.into_iter().filter(|(_, count)| *count > 0) {
+        words.insert(word.to_owned(), count as u64);
+    }
+    words
 }
 
 /// min(25 GB, half of what is free or already the store's), but never below what a store needs.

@@ -53,5 +53,11 @@ pub const FULL_DISK_CYCLES: Budget = Budget { name: "cycles of a full disk", qui
 pub const UPLINK_BYTES: Budget = Budget { name: "bytes over a slow uplink", quick: 4 << 20, long: 32 << 20 };
 /// Points at which an upload is interrupted and gone on with.
 pub const INTERRUPTIONS: Budget = Budget { name: "interrupted uploads", quick: 24, long: 400 };
+/// Hostile connections that are there at a time, or try to be.
+pub const HOSTILE_CONNECTIONS: Budget = Budget { name: "hostile connections", quick: 1_000, long: 5_000 };
+/// Strangers that try to store.
+pub const STRANGERS: Budget = Budget { name: "strangers", quick: 40, long: 1_000 };
+/// What each of them offers.
+pub const STRANGER_STORES: Budget = Budget { name: "STOREs of each stranger", quick: 100, long: 1_000 };
 /// Mutations of the corpus of each fuzz target.
 pub const FUZZ_MUTATIONS: Budget = Budget { name: "mutations of each fuzz corpus", quick: 2_000, long: 100_000 };

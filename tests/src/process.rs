@@ -31,6 +31,8 @@ pub struct Shoald {
     pub id: String,
     /// Its first address, with the id.
     pub address: String,
+    /// All its addresses, each with the id.
+    pub addresses: Vec<String>,
 }
 
 impl Shoald {
@@ -62,11 +64,13 @@ impl Shoald {
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("ready line {line:?}"))?;
         ensure!(ready["ready"] == Value::Bool(true), "ready line {line:?}");
         let field = |value: &Value| value.as_str().map(str::to_owned).context("ready line lacks a field");
+        let addresses = ready["addresses"].as_array().context("ready line lacks addresses")?;
         Ok(Self {
             child,
             data: data.to_path_buf(),
             id: field(&ready["peer_id"])?,
             address: field(&ready["addresses"][0])?,
+            addresses: addresses.iter().map(field).collect::<Result<_>>()?,
         })
     }
 
@@ -159,11 +163,77 @@ impl Shoal {
 /// # Errors
 /// If the swarm does not start.
 pub async fn lane_client(seed: u8) -> Result<(Client<LaneTransport>, Arc<LaneTransport>)> {
-    let network = NetworkId::derive(None, NETWORK)?;
+    let transport = lanes_of([seed; 32]).await?;
     let identity = SigningKey::from_bytes(&[seed; 32]);
-    let started = shoal_swarm::start(SwarmConfig::new(Zeroizing::new([seed; 32]), network.tag())).await?;
     let node = NodeId::from_bytes(identity.verifying_key().to_bytes());
-    let transport = Arc::new(LaneTransport::new(started.handle, network, identity, clock));
+    let network = NetworkId::derive(None, NETWORK)?;
     let client = Client::new(Arc::clone(&transport), network, node, environment(u64::from(seed)));
     Ok((client, transport))
+}
+
+/// Real lanes of the identity with this seed.
+///
+/// # Errors
+/// If the swarm does not start.
+pub async fn lanes_of(seed: [u8; 32]) -> Result<Arc<LaneTransport>> {
+    let network = NetworkId::derive(None, NETWORK)?;
+    let started = shoal_swarm::start(SwarmConfig::new(Zeroizing::new(seed), network.tag())).await?;
+    Ok(Arc::new(LaneTransport::new(started.handle, network, SigningKey::from_bytes(&seed), clock)))
+}
+
+/// What a running process takes of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    /// Resident memory now, KiB.
+    pub rss_kib: u64,
+    /// Most resident memory since the start, or since [`forget_peak`], KiB.
+    pub peak_kib: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
+}
+
+/// Of the process with this id.
+///
+/// # Errors
+/// If it is gone, or another user's.
+pub fn footprint(pid: u32) -> Result<Footprint> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such field")?;
+        Ok::<u64, anyhow::Error>(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
+    };
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    Ok(Footprint { rss_kib: field("VmRSS")?, peak_kib: field("VmHWM")?, descriptors })
+}
+
+/// Processor time of a process, and what its threads waited for a processor they could have used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Turns {
+    /// It ran.
+    pub ran: Duration,
+    /// It waited for its turn.
+    pub waited: Duration,
+}
+
+/// Of the process with this id, since its start.
+///
+/// # Errors
+/// If it is gone, or the system does not say.
+pub fn turns(pid: u32) -> Result<Turns> {
+    let mut sum = Turns::default();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        let mut fields = text.split_whitespace().map(|field| field.parse().map(Duration::from_nanos));
+        sum.ran += fields.next().context("no time")??;
+        sum.waited += fields.next().context("no time")??;
+    }
+    Ok(sum)
+}
+
+/// Lets the peak of a process begin at what it takes now.
+///
+/// # Errors
+/// If it is gone, or another user's.
+pub fn forget_peak(pid: u32) -> Result<()> {
+    Ok(std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
 }

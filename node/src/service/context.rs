@@ -34,6 +34,9 @@ const BUFFERS: usize = 32;
 const REQUESTS: usize = 128;
 /// Shards and records read at a time.
 const READERS: usize = 32;
+/// Of those, RETRIEVEs of strangers: one that does not read what it asked for keeps its reader until it is given up, and
+/// must not keep members from theirs.
+const STRANGER_READERS: usize = READERS / 4 * 3;
 /// Keys over which writes of records and groups are spread: two writes of one key never run at a time.
 const KEY_LOCKS: usize = 64;
 
@@ -102,6 +105,7 @@ pub(crate) struct Context {
     buffers: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    stranger_readers: Arc<Semaphore>,
     /// One permit a transfer under way; as many as there may be lanes, so taking one never waits.
     transfers: Semaphore,
     stopping: watch::Sender<bool>,
@@ -156,6 +160,7 @@ impl Context {
             buffers: Arc::new(Semaphore::new(BUFFERS)),
             requests: Arc::new(Semaphore::new(REQUESTS)),
             readers: Arc::new(Semaphore::new(READERS)),
+            stranger_readers: Arc::new(Semaphore::new(STRANGER_READERS)),
             transfers: Semaphore::new(INBOUND_LANES_MAX),
             stopping: watch::Sender::new(false),
             record_locks: key_locks(),
@@ -201,6 +206,12 @@ impl Context {
 
     pub(super) fn readers(&self) -> Arc<Semaphore> {
         Arc::clone(&self.readers)
+    }
+
+    /// What a RETRIEVE of this peer needs before a reader; nothing for members.
+    pub(super) fn stranger_readers(&self, peer: &NodeId) -> Option<Arc<Semaphore>> {
+        let is_member = self.engine().admission.is_member(peer);
+        (!is_member).then(|| Arc::clone(&self.stranger_readers))
     }
 
     pub(super) const fn transfers(&self) -> &Semaphore {

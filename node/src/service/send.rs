@@ -9,7 +9,7 @@ use shoal_protocol::lane::{ABORT, DeliveryReply, RetrieveTrailer, encode_abort, 
 use shoal_protocol::receipt::{ByteRange, ServeStatement};
 use shoal_protocol::{Nonce, Refusal, ShardId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{AcquireError, mpsc};
 
 use super::Context;
 use super::context::Peer;
@@ -88,7 +88,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     if let Err(reason) = context.admit_retrieve(peer, bytes) {
         return Ok(Err(reason));
     }
-    let Ok(Ok(permit)) = tokio::time::timeout(READER_WAIT, context.readers().acquire_owned()).await else {
+    let strangers = context.stranger_readers(&peer.node);
+    let reader = async {
+        let share = match strangers {
+            Some(share) => Some(share.acquire_owned().await?),
+            None => None,
+        };
+        Ok::<_, AcquireError>((share, context.readers().acquire_owned().await?))
+    };
+    let Ok(Ok(permit)) = tokio::time::timeout(READER_WAIT, reader).await else {
         return Ok(Err(Refusal::Busy));
     };
     let ranges: Vec<Range<u64>> =

@@ -34,6 +34,8 @@ pub(crate) struct Admission {
     pub(crate) bans: Bans,
     pub(crate) allowed: Option<BTreeSet<PeerId>>,
     pub(crate) filter: Option<AddressFilter>,
+    /// For whom places are kept.
+    pub(crate) members: BTreeSet<PeerId>,
 }
 
 impl Behaviour {
@@ -53,7 +55,7 @@ impl Behaviour {
         Self {
             connection_limits: connection_limits::Behaviour::new(limits),
             memory_limits: memory_connection_limits::Behaviour::with_max_percentage(limits::MEMORY_SHARE_MAX),
-            guard: Guard::new(admission.bans, admission.allowed, admission.filter),
+            guard: Guard::new(admission.bans, admission.allowed, admission.filter).with_members(admission.members),
             lanes: Lanes::new(shared),
             identify: identify::Behaviour::new(identify),
             ping: Ping::standard(),

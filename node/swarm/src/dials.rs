@@ -143,6 +143,8 @@ fn of_carry(error: CarryError, address: &Multiaddr) -> DialError {
         CarryError::Unreachable => DialError::Unreachable,
         CarryError::NotSupported => DialError::BadAddress(AddressError::Unsupported(address.to_string())),
         CarryError::Resolve(cause) => DialError::Resolve(cause),
+        // Of an inbound handshake only, so of no dial; the match has to be whole.
+        CarryError::Displaced => DialError::Handshake(CarryError::Displaced.to_string()),
         CarryError::Handshake(cause) | CarryError::System(cause) => DialError::Handshake(cause),
     }
 }

@@ -263,7 +263,8 @@ impl Driver {
         if reason == CloseReason::Violation {
             self.shared.links.counters.violations.fetch_add(1, Ordering::Relaxed);
             let banned = self.bans.strike(peer);
-            tracing::warn!(%peer, banned_s = banned.as_secs(), "peer broke the control protocol");
+            // Counted above; a line each would let strangers fill the log.
+            tracing::debug!(%peer, banned_s = banned.as_secs(), "peer broke the control protocol");
         } else {
             tracing::debug!(%peer, reason = reason.as_str(), "closing connection");
         }

@@ -1,7 +1,7 @@
 //! The door: bans, an optional allowlist, and a filter for addresses that must not carry us (the overlay's own).
 //! It denies connections; it never judges what an admitted peer may do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,9 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::address::ip_of_multiaddr;
 use crate::bans::BanList;
-use crate::limits::CONNECTIONS_PER_SUBNET_MAX;
+use crate::limits::{
+    CONNECTIONS_PER_SUBNET_MAX, HANDSHAKES_BURST, HANDSHAKES_PER_SECOND, MEMBER_ADDRESSES_MAX, STRANGER_CONNECTIONS_MAX,
+};
 use crate::subnets::Subnets;
 
 /// Says of an IP address whether connections over it are refused.
@@ -36,6 +38,10 @@ pub(crate) enum DoorReason {
     FilteredAddress,
     #[error("too many connections from one network")]
     SubnetFull,
+    #[error("too many strangers")]
+    StrangersFull,
+    #[error("too many handshakes a second")]
+    TooFast,
 }
 
 struct Door {
@@ -94,11 +100,53 @@ impl Bans {
     }
 }
 
+/// How many handshakes may begin: [`HANDSHAKES_PER_SECOND`] in the long run, [`HANDSHAKES_BURST`] at once. Pure.
+#[derive(Debug)]
+struct Pace {
+    /// Thousandths of a handshake, so that one millisecond brings a whole number of them.
+    level: u64,
+    filled: Instant,
+}
+
+impl Pace {
+    const ONE: u64 = 1000;
+    const FULL: u64 = HANDSHAKES_BURST as u64 * Self::ONE;
+
+    const fn new(now: Instant) -> Self {
+        Self { level: Self::FULL, filled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed_ms = u64::try_from(now.saturating_duration_since(self.filled).as_millis()).unwrap_or(u64::MAX);
+        if passed_ms > 0 {
+            let more = passed_ms.saturating_mul(u64::from(HANDSHAKES_PER_SECOND));
+            self.level = self.level.saturating_add(more).min(Self::FULL);
+            self.filled = now;
+        }
+        match self.level.checked_sub(Self::ONE) {
+            Some(left) => {
+                self.level = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// The behaviour. It stands before everything that keeps state per connection.
 pub(crate) struct Guard {
     bans: Bans,
     allowed: Option<BTreeSet<PeerId>>,
     filter: Option<AddressFilter>,
+    /// Who always finds a place; none where nobody is told apart.
+    members: BTreeSet<PeerId>,
+    /// Inbound connections of others, where there are members; bounded by the connection limits.
+    strangers: BTreeSet<ConnectionId>,
+    pace: Pace,
+    /// Where members were seen, the latest last; at most [`MEMBER_ADDRESSES_MAX`].
+    member_addresses: VecDeque<IpAddr>,
+    /// Handshakes from there.
+    member_pace: Pace,
     /// Bounded by the connection limits.
     connected: BTreeSet<PeerId>,
     /// Inbound connections from public networks; bounded by the connection limits.
@@ -110,7 +158,37 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(bans: Bans, allowed: Option<BTreeSet<PeerId>>, filter: Option<AddressFilter>) -> Self {
         let subnets = Subnets::new(CONNECTIONS_PER_SUBNET_MAX);
-        Self { bans, allowed, filter, connected: BTreeSet::new(), subnets, closing: Vec::new() }
+        Self {
+            bans,
+            allowed,
+            filter,
+            members: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            pace: Pace::new(Instant::now()),
+            member_addresses: VecDeque::new(),
+            member_pace: Pace::new(Instant::now()),
+            connected: BTreeSet::new(),
+            subnets,
+            closing: Vec::new(),
+        }
+    }
+
+    /// Keeps places for these peers: others get [`STRANGER_CONNECTIONS_MAX`] of the inbound ones.
+    pub(crate) fn with_members(mut self, members: BTreeSet<PeerId>) -> Self {
+        self.members = members;
+        self
+    }
+
+    fn is_stranger(&self, peer: &PeerId) -> bool {
+        !self.members.is_empty() && !self.members.contains(peer)
+    }
+
+    /// Refuses one more stranger where those have their share.
+    fn check_stranger(&self, peer: &PeerId) -> Result<(), ConnectionDenied> {
+        if self.is_stranger(peer) && self.strangers.len() >= STRANGER_CONNECTIONS_MAX {
+            return Err(ConnectionDenied::new(DoorReason::StrangersFull));
+        }
+        Ok(())
     }
 
     fn check_peer(&self, peer: &PeerId) -> Result<(), ConnectionDenied> {
@@ -125,6 +203,22 @@ impl Guard {
 
     fn check_address(&self, address: &Multiaddr) -> Result<(), ConnectionDenied> {
         if self.is_filtered(address) { Err(ConnectionDenied::new(DoorReason::FilteredAddress)) } else { Ok(()) }
+    }
+
+    /// Refuses one more handshake while they come too fast; a flood from elsewhere keeps no member out.
+    fn check_pace(&mut self, remote: &Multiaddr, now: Instant) -> Result<(), ConnectionDenied> {
+        let of_member = observed(remote).is_some_and(|ip| self.member_addresses.contains(&ip));
+        let pace = if of_member { &mut self.member_pace } else { &mut self.pace };
+        if pace.take(now) { Ok(()) } else { Err(ConnectionDenied::new(DoorReason::TooFast)) }
+    }
+
+    fn member_seen(&mut self, remote: &Multiaddr) {
+        let Some(ip) = observed(remote) else { return };
+        self.member_addresses.retain(|known| *known != ip);
+        self.member_addresses.push_back(ip);
+        if self.member_addresses.len() > MEMBER_ADDRESSES_MAX {
+            self.member_addresses.pop_front();
+        }
     }
 
     /// Refuses one more connection from a network that has its share.
@@ -158,7 +252,8 @@ impl NetworkBehaviour for Guard {
         self.check_address(local)?;
         self.check_address(remote)?;
         // Before the handshake, which costs more than the answer.
-        self.check_subnet(remote)
+        self.check_subnet(remote)?;
+        self.check_pace(remote, Instant::now())
     }
 
     fn handle_established_inbound_connection(
@@ -169,6 +264,7 @@ impl NetworkBehaviour for Guard {
         remote: &Multiaddr,
     ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
         self.check_peer(&peer)?;
+        self.check_stranger(&peer)?;
         self.check_subnet(remote)?;
         Ok(dummy::ConnectionHandler)
     }
@@ -203,14 +299,21 @@ impl NetworkBehaviour for Guard {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 self.connected.insert(established.peer_id);
-                if let ConnectedPoint::Listener { send_back_addr, .. } = established.endpoint
-                    && let Some(ip) = observed(send_back_addr)
-                {
-                    self.subnets.opened(established.connection_id, ip);
+                if self.members.contains(&established.peer_id) {
+                    self.member_seen(established.endpoint.get_remote_address());
+                }
+                if let ConnectedPoint::Listener { send_back_addr, .. } = established.endpoint {
+                    if self.is_stranger(&established.peer_id) {
+                        self.strangers.insert(established.connection_id);
+                    }
+                    if let Some(ip) = observed(send_back_addr) {
+                        self.subnets.opened(established.connection_id, ip);
+                    }
                 }
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.subnets.closed(&closed.connection_id);
+                self.strangers.remove(&closed.connection_id);
                 if closed.remaining_established == 0 {
                     self.connected.remove(&closed.peer_id);
                 }
@@ -305,5 +408,69 @@ mod tests {
             remaining_established: 0,
         }));
         assert!(asks(&mut guard, &at("9.9.9.200")).is_ok());
+    }
+
+    #[test]
+    fn strangers_have_their_share_and_members_find_a_place() {
+        let member = PeerId::random();
+        let mut guard = door().with_members(BTreeSet::from([member]));
+        let enters = |guard: &mut Guard, peer| {
+            let (connection, local) = (ConnectionId::new_unchecked(0), at("9.0.0.1"));
+            guard.handle_established_inbound_connection(connection, peer, &local, &at("192.168.1.1")).map(drop)
+        };
+        for number in 0..STRANGER_CONNECTIONS_MAX {
+            assert!(enters(&mut guard, PeerId::random()).is_ok(), "{number}");
+            comes(&mut guard, number, &at("192.168.1.1"), true);
+            comes(&mut guard, number + 1000, &at("192.168.1.1"), false);
+        }
+        let denied = enters(&mut guard, PeerId::random()).unwrap_err();
+        assert_eq!(denied.downcast::<DoorReason>().unwrap(), DoorReason::StrangersFull);
+        assert!(enters(&mut guard, member).is_ok());
+        let endpoint = ConnectedPoint::Listener { local_addr: at("9.0.0.1"), send_back_addr: at("192.168.1.1") };
+        guard.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: PeerId::random(),
+            connection_id: ConnectionId::new_unchecked(7),
+            endpoint: &endpoint,
+            cause: None,
+            remaining_established: 0,
+        }));
+        assert!(enters(&mut guard, PeerId::random()).is_ok(), "a place that was left is free");
+    }
+
+    #[test]
+    fn handshakes_begin_in_a_burst_and_then_at_their_pace() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let mut begun = |after: Duration| (0..10_000).filter(|_| pace.take(start + after)).count();
+        assert_eq!(begun(Duration::ZERO), HANDSHAKES_BURST as usize);
+        assert_eq!(begun(Duration::from_micros(900)), 0);
+        assert_eq!(begun(Duration::from_millis(100)), HANDSHAKES_PER_SECOND as usize / 10);
+        let spread = (101..=1100).map(|ms| begun(Duration::from_millis(ms))).sum::<usize>();
+        assert_eq!(spread, HANDSHAKES_PER_SECOND as usize, "nothing is lost to rounding");
+        assert_eq!(begun(Duration::from_secs(3600)), HANDSHAKES_BURST as usize, "a rest fills no more than a burst");
+        assert_eq!(begun(Duration::from_secs(1)), 0, "a clock that goes back brings none");
+    }
+
+    #[test]
+    fn a_flood_from_elsewhere_leaves_the_door_open_where_members_were_seen() {
+        let member = PeerId::random();
+        let mut guard = door().with_members(BTreeSet::from([member]));
+        let listener = ConnectedPoint::Listener { local_addr: at("9.0.0.1"), send_back_addr: at("9.9.9.9") };
+        guard.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: member,
+            connection_id: ConnectionId::new_unchecked(1),
+            endpoint: &listener,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        let now = Instant::now();
+        let flood = (0..10_000).filter(|_| guard.check_pace(&at("9.9.9.8"), now).is_ok()).count();
+        assert_eq!(flood, HANDSHAKES_BURST as usize);
+        let again = (0..10_000).filter(|_| guard.check_pace(&at("9.9.9.9"), now).is_ok()).count();
+        assert_eq!(again, HANDSHAKES_BURST as usize, "it has a pace too");
+        for n in 0..2 * MEMBER_ADDRESSES_MAX {
+            guard.member_seen(&at(&format!("9.8.{}.{}", n / 250, n % 250)));
+        }
+        assert_eq!(guard.member_addresses.len(), MEMBER_ADDRESSES_MAX);
     }
 }

@@ -22,6 +22,7 @@ mod error;
 mod event;
 mod guard;
 mod handle;
+mod handshakes;
 mod lanes;
 pub mod limits;
 mod links;

@@ -13,14 +13,32 @@ pub const LISTEN_ADDRESSES_MAX: usize = 64;
 /// Longest wait for one listener to be bound.
 pub const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Inbound connections in handshake.
-pub const PENDING_INBOUND_MAX: u32 = 64;
+/// Handshakes that inbound connections may begin a second, in the long run. One costs up to a millisecond of a
+/// processor, so all of them a tenth of one. What is beyond is closed before it costs anything, whoever it is: that
+/// shows only after the handshake, so peers come again.
+pub const HANDSHAKES_PER_SECOND: u32 = 100;
+/// Handshakes that may begin at once after a rest: a tenth of a second of a processor.
+pub const HANDSHAKES_BURST: u32 = 100;
+/// IP addresses where a member was seen last that are remembered: from there handshakes have a pace of their own, which
+/// a flood from elsewhere does not use up. The one longest not seen is forgotten first.
+pub const MEMBER_ADDRESSES_MAX: usize = 256;
+/// Inbound connections in handshake; beyond it the oldest gives way. A handshake holds its socket and at most 64 KiB
+/// of buffers, so all of them 16 MiB. An honest one survives as long as fewer others than this arrive meanwhile: at
+/// [`HANDSHAKES_PER_SECOND`] that are more than two seconds.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Inbound connections in handshake the Swarm may know of: those, and as many that just gave way and were not polled
+/// since.
+pub const PENDING_INBOUND_MAX: u32 = 2 * HANDSHAKES_MAX as u32;
 /// Outbound connections in handshake; also the most dials the driver tracks.
 pub const PENDING_OUTBOUND_MAX: u32 = 64;
 /// Connections to one peer. Hole punching needs more than one.
 pub const CONNECTIONS_PER_PEER_MAX: u32 = 6;
 /// Established inbound connections.
 pub const INBOUND_CONNECTIONS_MAX: u32 = 256;
+/// Established inbound connections of strangers, where there are members: identities are free, so strangers could take
+/// every place. Half stays for members. A hostile one was seen to cost up to 300 KiB, so all of them 38 MiB: with the
+/// handshakes less than 64 MiB.
+pub const STRANGER_CONNECTIONS_MAX: usize = INBOUND_CONNECTIONS_MAX as usize / 2;
 /// Established outbound connections.
 pub const OUTBOUND_CONNECTIONS_MAX: u32 = 128;
 /// Established connections in all, both ways: each costs buffers, and none is worth more than the others.
@@ -34,10 +52,11 @@ pub const MEMORY_SHARE_MAX: f64 = 0.75;
 pub const STREAMS_MAX: usize = 64;
 /// A QUIC connection without packets is given up after this long, milliseconds; keep-alives go every 5 s.
 pub const QUIC_IDLE_MS: u32 = 30_000;
-/// Receive window of one QUIC stream, bytes: 1 Gb/s at 128 ms.
-pub const QUIC_STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+/// Receive window of one QUIC stream, bytes: 250 Mb/s at 128 ms, and a transfer may have four. What a peer sends and we
+/// do not read, because it does not read us, lies in memory up to this.
+pub const QUIC_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Receive window of one QUIC connection, bytes.
-pub const QUIC_CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+pub const QUIC_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Inbound streams of one connection that are still negotiating.
 pub const NEGOTIATING_MAX: usize = 64;
 /// A connection without streams is closed after this long.
@@ -69,6 +88,12 @@ pub const BAN_ASKED_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 pub const INBOUND_LANES_PER_PEER_MAX: usize = 8;
 /// Inbound shard lanes of all peers. Also the capacity of [`crate::Inbound::lanes`], so a permit always has a place.
 pub const INBOUND_LANES_MAX: usize = 256;
+/// Inbound shard lanes of all strangers, where there are members: a lane may rest, so strangers could take every one. A
+/// quarter stays for members.
+pub const STRANGER_LANES_MAX: usize = INBOUND_LANES_MAX / 4 * 3;
+/// Lanes refused on one connection, for its peer had all of its own, after which it is closed. Nodes open four, so only
+/// who breaks the rules gets there.
+pub const LANES_REFUSED_MAX: usize = 64;
 /// BUSY answers being written; beyond it a refused lane is reset without words and counted.
 pub const BUSY_ANSWERS_MAX: usize = 64;
 /// Longest time to write one BUSY answer.
@@ -92,6 +117,12 @@ pub const CONTROL_COMMANDS_MAX: usize = 2 * REQUESTS_IN_FLIGHT_MAX;
 pub const PONGS_MAX: usize = 4;
 /// Requests of all peers waiting for the owner of [`crate::Inbound::requests`]; a full queue stops reading.
 pub const INBOUND_REQUESTS_MAX: usize = 256;
+/// Bytes of replies, of all connections, that wait to be written. Beyond it the connection with the most of them is
+/// closed: it asks and does not read. As many as 256 of the largest replies.
+pub const REPLIES_UNSENT_MAX: usize = 256 * CONTROL_FRAME_MAX;
+/// Longest time to write one control frame: 64 KiB at 4 KiB/s. Who reads more slowly is closed, else its replies would
+/// lie in memory for ever.
+pub const FRAME_WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest deadline a remote may ask for; longer ones are cut to it.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// Control pings are this far apart.

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::address::ip_of_multiaddr;
 use crate::control::client::{ClientCommand, ControlHandle};
 use crate::error::LaneError;
-use crate::limits::{CONTROL_COMMANDS_MAX, INBOUND_LANES_PER_PEER_MAX, OPENS_MAX};
+use crate::limits::{CONTROL_COMMANDS_MAX, INBOUND_LANES_PER_PEER_MAX, OPENS_MAX, REPLIES_UNSENT_MAX};
 use crate::pool::LanePool;
 
 /// How packets of a link travel. Ordered: the better one first.
@@ -51,6 +51,8 @@ pub(crate) enum CloseReason {
     Goodbye,
     /// The control lane ended although the connection lives.
     ControlLost,
+    /// The peer asks and does not read the answers.
+    Stalled,
 }
 
 impl CloseReason {
@@ -62,6 +64,7 @@ impl CloseReason {
             Self::Silent => "silent",
             Self::Goodbye => "goodbye",
             Self::ControlLost => "control_lost",
+            Self::Stalled => "stalled",
         }
     }
 
@@ -71,6 +74,7 @@ impl CloseReason {
             Self::Silent => 2,
             Self::Goodbye => 3,
             Self::ControlLost => 4,
+            Self::Stalled => 5,
         }
     }
 
@@ -80,6 +84,7 @@ impl CloseReason {
             2 => Some(Self::Silent),
             3 => Some(Self::Goodbye),
             4 => Some(Self::ControlLost),
+            5 => Some(Self::Stalled),
             _ => None,
         }
     }
@@ -125,6 +130,8 @@ pub(crate) struct Link {
     support: AtomicU8,
     condemned: AtomicU8,
     rtt_us: AtomicU64,
+    /// Bytes of replies that wait to be written here.
+    unsent: AtomicUsize,
 }
 
 /// The handler's ends of a link's channels.
@@ -163,6 +170,7 @@ impl Link {
             support: AtomicU8::new(0),
             condemned: AtomicU8::new(0),
             rtt_us: AtomicU64::new(u64::MAX),
+            unsent: AtomicUsize::new(0),
         };
         (Arc::new(link), LinkEnds { opens: opens_end, control: control_end })
     }
@@ -263,6 +271,37 @@ pub(crate) struct PeerLinks {
     /// Counters that the owner may read.
     pub(crate) counters: Counters,
     listening: Mutex<Vec<String>>,
+    /// Bytes of replies that wait to be written, over all connections.
+    unsent: AtomicUsize,
+}
+
+/// A reply's bytes while they wait to be written: counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    links: Arc<PeerLinks>,
+    link: Arc<Link>,
+    bytes: usize,
+}
+
+impl Unsent {
+    /// Counts so many more. If that is too much, the connection with the most of them is closed, this one or another.
+    pub(crate) fn new(links: &Arc<PeerLinks>, link: &Arc<Link>, bytes: usize) -> Self {
+        link.unsent.fetch_add(bytes, Ordering::AcqRel);
+        let all = links.unsent.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes);
+        if all > REPLIES_UNSENT_MAX
+            && let Some(heaviest) = links.heaviest()
+        {
+            heaviest.condemn(CloseReason::Stalled);
+        }
+        Self { links: Arc::clone(links), link: Arc::clone(link), bytes }
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.link.unsent.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.links.unsent.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 /// What was refused or lost, since start.
@@ -314,6 +353,13 @@ impl PeerLinks {
         let peers = self.read();
         let open = peers.get(peer)?.links.iter().filter(|link| link.is_open());
         open.min_by_key(|link| (link.support() == Support::No, link.kind, link.support() == Support::Unknown)).cloned()
+    }
+
+    /// The connection with the most unsent replies that is not being closed yet.
+    fn heaviest(&self) -> Option<Arc<Link>> {
+        let peers = self.read();
+        let open = peers.values().flat_map(|slot| &slot.links).filter(|link| link.is_open());
+        open.max_by_key(|link| link.unsent.load(Ordering::Acquire)).cloned()
     }
 
     pub(crate) fn find(&self, peer: &NodeId, connection: ConnectionId) -> Option<Arc<Link>> {

@@ -35,6 +35,14 @@ enum Greeting {
     Past,
 }
 
+/// The places of an inbound lane: at its peer, at the node, and among those of strangers.
+#[derive(Debug)]
+pub(crate) struct LanePermits {
+    pub(crate) _peer: OwnedSemaphorePermit,
+    pub(crate) _node: OwnedSemaphorePermit,
+    pub(crate) _strangers: Option<OwnedSemaphorePermit>,
+}
+
 /// One stream of a lane: tokio's `AsyncRead` and `AsyncWrite` without a buffer in between.
 #[derive(Debug)]
 pub struct LaneStream {
@@ -43,7 +51,7 @@ pub struct LaneStream {
     failed: bool,
     /// Of an inbound lane. Here and not beside the stream, so that a stream moved out of its lane keeps its place.
     /// Dropped after the stream.
-    _permits: Option<[OwnedSemaphorePermit; 2]>,
+    _permits: Option<LanePermits>,
 }
 
 impl LaneStream {
@@ -58,7 +66,7 @@ impl LaneStream {
     }
 
     /// A stream the peer opened, with its places at the peer and at the node.
-    fn accepted(stream: Stream, permits: [OwnedSemaphorePermit; 2]) -> Self {
+    fn accepted(stream: Stream, permits: LanePermits) -> Self {
         Self { stream, greeting: Greeting::Past, failed: false, _permits: Some(permits) }
     }
 
@@ -212,12 +220,7 @@ pub struct InboundLane {
 }
 
 impl InboundLane {
-    pub(crate) fn new(
-        peer: NodeId,
-        address: Option<IpAddr>,
-        stream: Stream,
-        permits: [OwnedSemaphorePermit; 2],
-    ) -> Self {
+    pub(crate) fn new(peer: NodeId, address: Option<IpAddr>, stream: Stream, permits: LanePermits) -> Self {
         Self { peer, address, stream: LaneStream::accepted(stream, permits) }
     }
 

@@ -1,6 +1,7 @@
 //! From a configuration to a running swarm: key, transport, behaviours, listeners, driver. It returns only when every
 //! listener is bound.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
@@ -44,6 +45,8 @@ pub struct SwarmConfig {
     pub agent: String,
     /// If given, only these peers may connect.
     pub allowed: Option<Vec<NodeId>>,
+    /// Peers that find a place when strangers have taken theirs; empty where nobody is told apart.
+    pub members: Vec<NodeId>,
     /// If given, says of which IP addresses no connection is made or taken.
     pub address_filter: Option<AddressFilter>,
 }
@@ -53,7 +56,8 @@ impl SwarmConfig {
     #[must_use]
     pub fn new(keypair_seed: Zeroizing<[u8; 32]>, network_tag: String) -> Self {
         let agent = concat!("shoal/", env!("CARGO_PKG_VERSION")).to_owned();
-        Self { keypair_seed, network_tag, listen: Vec::new(), agent, allowed: None, address_filter: None }
+        let (listen, members) = (Vec::new(), Vec::new());
+        Self { keypair_seed, network_tag, listen, agent, allowed: None, members, address_filter: None }
     }
 }
 
@@ -98,14 +102,17 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
     let (lanes, lanes_end) = mpsc::channel(INBOUND_LANES_MAX);
     let (commands, commands_end) = mpsc::channel(COMMANDS_MAX);
     let (events, events_end) = mpsc::channel(EVENTS_MAX);
-    let shared = Arc::new(Shared::new(protocols, requests, lanes));
+    let members = config.members.iter().copied().collect();
+    let shared = Arc::new(Shared::new(protocols, requests, lanes, members));
     let bans = Bans::new();
     let done = CancellationToken::new();
 
-    let allowed = config
-        .allowed
-        .map(|nodes| nodes.iter().filter_map(|node| PeerId::from_bytes(&node.to_peer_id_bytes()).ok()).collect());
-    let admission = Admission { bans: bans.clone(), allowed, filter: config.address_filter };
+    let peers = |nodes: &[NodeId]| -> BTreeSet<PeerId> {
+        nodes.iter().filter_map(|node| PeerId::from_bytes(&node.to_peer_id_bytes()).ok()).collect()
+    };
+    let allowed = config.allowed.as_deref().map(peers);
+    let members = peers(&config.members);
+    let admission = Admission { bans: bans.clone(), allowed, filter: config.address_filter, members };
     let behaviour = Behaviour::new(&keypair, config.agent, admission, Arc::clone(&shared));
     let carrier = transport::build(&keypair).map_err(StartError::Key)?;
     let mut driver = Driver {

@@ -14,6 +14,7 @@ use libp2p::core::{Transport, transport::TransportError};
 use libp2p::identity::Keypair;
 use libp2p::{PeerId, dns, noise, quic, tcp, tls, yamux};
 
+use crate::handshakes::Handshakes;
 use crate::limits::{CONNECT_TIMEOUT, QUIC_CONNECTION_WINDOW, QUIC_IDLE_MS, QUIC_STREAM_WINDOW, STREAMS_MAX};
 
 /// Depth to which the causes of an error are followed.
@@ -24,6 +25,8 @@ const SOURCES_MAX: usize = 8;
 pub(crate) enum CarryError {
     #[error("timed out")]
     Timeout,
+    #[error("gave way to a newer handshake")]
+    Displaced,
     #[error("connection refused")]
     Refused,
     #[error("unreachable")]
@@ -231,5 +234,5 @@ where
         TransportTimeoutError::TimerError(error) => CarryError::of_io(&error),
         TransportTimeoutError::Other(error) => error,
     });
-    plain.boxed()
+    Handshakes::new(plain).boxed()
 }

@@ -3,6 +3,7 @@
 mod audits;
 mod faults;
 mod full_disk;
+mod hostile;
 mod kills;
 mod memory_loop;
 mod mutations;

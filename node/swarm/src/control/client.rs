@@ -143,6 +143,7 @@ pub(crate) async fn run(
         LaneEnd::Violation(_) => link.condemn(CloseReason::Violation),
         LaneEnd::Goodbye => link.condemn(CloseReason::Goodbye),
         LaneEnd::Silent => link.condemn(CloseReason::Silent),
+        LaneEnd::Stalled => link.condemn(CloseReason::Stalled),
         LaneEnd::Stopped => writer.goodbye().await,
     }
 }

@@ -21,7 +21,7 @@ use super::codec::{Frame, RESPONSE_BODY_MAX};
 use super::wire::{FrameWriter, LaneEnd, Violation, read_frame};
 use crate::error::ReplyError;
 use crate::limits::{DEADLINE_MAX, PONGS_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::links::{CloseReason, Link};
+use crate::links::{CloseReason, Link, PeerLinks, Unsent};
 
 /// A peer's request. Drop it without [`Self::reply`] and nothing is sent; either way it frees its place, and a peer
 /// with 64 unanswered requests is not read any further.
@@ -46,12 +46,16 @@ struct Answer {
     id: u64,
     replies: mpsc::Sender<Reply>,
     slot: Option<OwnedSemaphorePermit>,
+    links: Arc<PeerLinks>,
+    link: Arc<Link>,
 }
 
 #[derive(Debug)]
 struct Reply {
     id: u64,
     body: Option<Bytes>,
+    /// Counts its bytes while they wait.
+    _unsent: Unsent,
     /// Freed when the writer has taken the reply, so that the queue can never be full.
     _slot: OwnedSemaphorePermit,
 }
@@ -87,7 +91,8 @@ impl InboundRequest {
 impl Answer {
     fn send(&mut self, body: Option<Bytes>) -> Result<(), ReplyError> {
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        let reply = Reply { id: self.id, body, _slot: slot };
+        let unsent = Unsent::new(&self.links, &self.link, body.as_ref().map_or(0, Bytes::len));
+        let reply = Reply { id: self.id, body, _unsent: unsent, _slot: slot };
         self.replies.try_send(reply).map_err(|_| ReplyError::Closed)
     }
 }
@@ -99,7 +104,8 @@ impl Drop for Answer {
 }
 
 struct Server<'a> {
-    link: &'a Link,
+    link: &'a Arc<Link>,
+    links: Arc<PeerLinks>,
     requests: mpsc::Sender<InboundRequest>,
     replies: mpsc::Sender<Reply>,
     pongs: mpsc::Sender<u64>,
@@ -119,6 +125,7 @@ struct Outbox {
 pub(crate) async fn run(
     stream: Stream,
     link: Arc<Link>,
+    links: Arc<PeerLinks>,
     requests: mpsc::Sender<InboundRequest>,
     stop: CancellationToken,
     _worker: OwnedSemaphorePermit,
@@ -130,6 +137,7 @@ pub(crate) async fn run(
     let _gone = alive.clone().drop_guard();
     let server = Server {
         link: &link,
+        links,
         requests,
         replies,
         pongs,
@@ -148,6 +156,7 @@ pub(crate) async fn run(
     match end {
         LaneEnd::Violation(_) => link.condemn(CloseReason::Violation),
         LaneEnd::Goodbye => link.condemn(CloseReason::Goodbye),
+        LaneEnd::Stalled => link.condemn(CloseReason::Stalled),
         LaneEnd::Stopped => writer.goodbye().await,
         // The peer closed its side; its own opener decides about the connection.
         LaneEnd::Stream(_) | LaneEnd::Unsupported | LaneEnd::Silent => {}
@@ -201,7 +210,13 @@ impl Server<'_> {
             deadline: Duration::from_millis(u64::from(deadline_ms)).min(DEADLINE_MAX),
             received: Instant::now(),
             gone,
-            answer: Answer { id, replies: self.replies.clone(), slot: Some(slot) },
+            answer: Answer {
+                id,
+                replies: self.replies.clone(),
+                slot: Some(slot),
+                links: Arc::clone(&self.links),
+                link: Arc::clone(self.link),
+            },
         };
         // An owner that takes no requests drops its receiver; the peer then sees its deadlines pass.
         let _ = self.requests.send(request).await;

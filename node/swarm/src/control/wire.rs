@@ -9,7 +9,7 @@ use libp2p::Stream;
 use libp2p::core::upgrade::NegotiationError;
 
 use super::codec::{self, Frame, FrameError, LENGTH_BYTES};
-use crate::limits::{CONTROL_READ_STEP, GOODBYE_TIMEOUT};
+use crate::limits::{CONTROL_READ_STEP, FRAME_WRITE_TIMEOUT, GOODBYE_TIMEOUT};
 
 /// Why a control lane ended.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub(crate) enum LaneEnd {
     /// Nothing came back for several pings.
     #[error("the peer stopped answering")]
     Silent,
+    /// The remote did not read what we wrote.
+    #[error("the peer does not read")]
+    Stalled,
     /// We stop.
     #[error("this swarm stops")]
     Stopped,
@@ -75,6 +78,14 @@ pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<
     Ok(codec::decode(Bytes::from(bytes)).map_err(Violation::from)?)
 }
 
+/// One write of at most a frame, within [`FRAME_WRITE_TIMEOUT`].
+async fn in_time(write: impl Future<Output = io::Result<()>>) -> Result<(), LaneEnd> {
+    match tokio::time::timeout(FRAME_WRITE_TIMEOUT, write).await {
+        Ok(written) => Ok(written?),
+        Err(_) => Err(LaneEnd::Stalled),
+    }
+}
+
 /// The write half of a control stream. It knows whether a frame was left half written, so that a goodbye never lands
 /// inside another frame.
 pub(crate) struct FrameWriter {
@@ -93,13 +104,13 @@ impl FrameWriter {
         self.torn = true;
         self.buffer.clear();
         codec::encode(frame, &mut self.buffer);
-        self.half.write_all(&self.buffer).await?;
+        in_time(self.half.write_all(&self.buffer)).await?;
         self.torn = false;
         Ok(())
     }
 
     pub(crate) async fn flush(&mut self) -> Result<(), LaneEnd> {
-        Ok(self.half.flush().await?)
+        in_time(self.half.flush()).await
     }
 
     /// Says that we stop, if the lane is between frames, and closes our side.

@@ -10,16 +10,16 @@ use futures::AsyncWriteExt;
 use libp2p::Stream;
 use libp2p::swarm::handler::{ConnectionEvent, ProtocolsChange};
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::Shared;
 use super::upgrade::{LaneKind, Offer};
 use crate::control::client::ClientCommand;
 use crate::control::{client, server};
 use crate::error::LaneError;
-use crate::limits::{BUSY_ANSWER_TIMEOUT, STREAM_TIMEOUT};
+use crate::limits::{BUSY_ANSWER_TIMEOUT, LANES_REFUSED_MAX, STREAM_TIMEOUT};
 use crate::links::{CloseReason, Link, LinkEnds, OpenLane, Support};
-use crate::shard::{BUSY_ANSWER, InboundLane};
+use crate::shard::{BUSY_ANSWER, InboundLane, LanePermits};
 
 /// What the handler tells its behaviour, at most once per connection.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(crate) struct NodeHandler {
     control_asked: bool,
     control_accepted: bool,
     reported: bool,
+    /// Lanes refused on this connection while its peer had all of its own.
+    refused: usize,
 }
 
 type Event = ConnectionHandlerEvent<Offer, OpenInfo, Condemned>;
@@ -63,6 +65,7 @@ impl LaneHandler {
             control_asked: false,
             control_accepted: false,
             reported: false,
+            refused: 0,
         }))
     }
 }
@@ -106,23 +109,29 @@ impl NodeHandler {
     fn on_control_accepted(&mut self, stream: Stream) {
         let worker = self.shared.worker();
         let (false, Some(worker)) = (self.control_accepted, worker) else {
+            // No node opens a second one, and each costs a negotiation.
             tracing::debug!(peer = %self.link.peer, "second control stream refused");
+            self.link.condemn(CloseReason::Violation);
             return;
         };
         self.control_accepted = true;
+        let (link, links) = (Arc::clone(&self.link), Arc::clone(&self.shared.links));
         let requests = self.shared.requests.clone();
-        tokio::spawn(server::run(stream, Arc::clone(&self.link), requests, self.shared.stop.clone(), worker));
+        tokio::spawn(server::run(stream, link, links, requests, self.shared.stop.clone(), worker));
     }
 
     /// Admits the lane if the peer and the node have a permit left, else answers BUSY.
-    fn on_lane_accepted(&self, stream: Stream) {
-        let peer = Arc::clone(&self.link.shared.inbound_lanes).try_acquire_owned();
-        let node = Arc::clone(&self.shared.inbound_lanes).try_acquire_owned();
-        let (Ok(peer), Ok(node)) = (peer, node) else {
+    fn on_lane_accepted(&mut self, stream: Stream) {
+        let Some(permits) = self.lane_permits() else {
+            let is_own_fault = self.link.shared.inbound_lanes.available_permits() == 0;
+            self.refused = self.refused.saturating_add(usize::from(is_own_fault));
+            if self.refused >= LANES_REFUSED_MAX {
+                self.link.condemn(CloseReason::Violation);
+            }
             self.answer_busy(stream);
             return;
         };
-        let lane = InboundLane::new(self.link.peer, self.link.observed_ip(), stream, [peer, node]);
+        let lane = InboundLane::new(self.link.peer, self.link.observed_ip(), stream, permits);
         match self.shared.lanes.try_send(lane) {
             Ok(()) => {}
             // The queue has a place per permit, so it is never full; closed means that this owner serves no lanes.
@@ -130,6 +139,14 @@ impl NodeHandler {
                 self.answer_busy(lane.into_stream());
             }
         }
+    }
+
+    fn lane_permits(&self) -> Option<LanePermits> {
+        let one = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let is_member = self.shared.members.contains(&self.link.peer);
+        let strangers = if is_member { None } else { Some(one(&self.shared.stranger_lanes)?) };
+        let (peer, node) = (one(&self.link.shared.inbound_lanes)?, one(&self.shared.inbound_lanes)?);
+        Some(LanePermits { _peer: peer, _node: node, _strangers: strangers })
     }
 
     fn answer_busy(&self, stream: Stream) {

@@ -8,7 +8,7 @@
 pub(crate) mod handler;
 pub(crate) mod upgrade;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::handler::{Condemned, LaneHandler};
 use self::upgrade::LaneProtocols;
 use crate::control::server::InboundRequest;
-use crate::limits::{BUSY_ANSWERS_MAX, INBOUND_LANES_MAX, WORKERS_MAX};
+use crate::limits::{BUSY_ANSWERS_MAX, INBOUND_LANES_MAX, STRANGER_LANES_MAX, WORKERS_MAX};
 use crate::links::{CloseReason, Link, LinkFacts, PeerLinks};
 use crate::shard::InboundLane;
 
@@ -39,6 +39,10 @@ pub(crate) struct Shared {
     pub(crate) requests: mpsc::Sender<InboundRequest>,
     pub(crate) lanes: mpsc::Sender<InboundLane>,
     pub(crate) inbound_lanes: Arc<Semaphore>,
+    /// Of those, what others than members may have.
+    pub(crate) stranger_lanes: Arc<Semaphore>,
+    /// For whom lanes are kept; empty where nobody is told apart.
+    pub(crate) members: BTreeSet<NodeId>,
     pub(crate) busy_answers: Arc<Semaphore>,
     /// One permit per control task: bounds them, and tells a stop when all have ended.
     pub(crate) workers: Arc<Semaphore>,
@@ -49,6 +53,7 @@ impl Shared {
         protocols: LaneProtocols,
         requests: mpsc::Sender<InboundRequest>,
         lanes: mpsc::Sender<InboundLane>,
+        members: BTreeSet<NodeId>,
     ) -> Self {
         Self {
             protocols,
@@ -57,6 +62,12 @@ impl Shared {
             requests,
             lanes,
             inbound_lanes: Arc::new(Semaphore::new(INBOUND_LANES_MAX)),
+            stranger_lanes: Arc::new(Semaphore::new(if members.is_empty() {
+                INBOUND_LANES_MAX
+            } else {
+                STRANGER_LANES_MAX
+            })),
+            members,
             busy_answers: Arc::new(Semaphore::new(BUSY_ANSWERS_MAX)),
             workers: Arc::new(Semaphore::new(WORKERS_MAX)),
         }
