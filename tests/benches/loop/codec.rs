@@ -1,4 +1,4 @@
-//! Row `codec`: a segment through [`PlainSegment::seal`] on one thread, beside its four parts, each alone over the same
+//! Row `codec`: segments through `PlainSegment::seal` on one thread, beside its four parts, each alone over the same
 //! library: AEAD, Reed-Solomon, keystream, BLAKE3. What is compared with is `1 / (1/aead + 1/rs + x/ctr + x/blake3)`,
 //! where x is shard bytes by plain bytes, 1.5 for 8+4 and 4+2: the speed if nothing else had to be done.
 //!
@@ -14,8 +14,8 @@ use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipher
 use aws_lc_rs::iv::FixedLength;
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit as _, StreamCipher as _, StreamCipherSeek as _};
-use shoal_client::keys::RootKey;
-use shoal_client::pipeline::{Chunker, FileLayout, PlainSegment};
+use shoal_client::keys::{ReadKey, RootKey};
+use shoal_client::pipeline::{Chunker, FileLayout};
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::{TAG, UNIT};
 use shoal_protocol::{FileId, Suite};
@@ -87,14 +87,18 @@ fn say(name: &str, setting: &Setting, code: Code, suite: Suite) {
 
 /// Medians over alternating turns, and whole by parts of each turn.
 pub(crate) fn measure(setting: &Setting, code: Code, suite: Suite) -> (Speeds, Vec<f64>) {
-    let bytes = setting.size(PLAIN_BYTES).max(PLAIN_BYTES_MIN);
+    // Whole segments, so that a turn seals exactly as much as it is given.
+    let segment = code.segment_plain() as u64;
+    let bytes = setting.size(PLAIN_BYTES).max(PLAIN_BYTES_MIN).div_ceil(segment) * segment;
     let plain = sample::bytes(1, bytes as usize);
-    let mut parts = Parts::new(code, suite);
+    let (mut parts, mut whole) = (Parts::new(code, suite), Whole::new(code, suite));
+    // The first segments pay for the first touch of their memory.
+    whole.seal(&plain);
     let stretch = code.n() as f64 / code.k() as f64;
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..ROUNDS {
         let turn = [
-            whole(code, suite, &plain),
+            whole.seal(&plain),
             timed(|| parts.aead(&plain)),
             timed(|| parts.rs(plain.len())),
             timed(|| parts.ctr(plain.len())),
@@ -117,29 +121,33 @@ fn timed(work: impl FnOnce()) -> Duration {
     thread_time().saturating_sub(before)
 }
 
-/// Time to make shards of everything. Cutting is not in it; the shards of a segment are let go before the next one, as
-/// they are in an upload once their receipts are in.
-fn whole(code: Code, suite: Suite, plain: &[u8]) -> Duration {
-    let layout = FileLayout::new(FileId::from_bytes([1; 32]), suite, code, 1).unwrap();
-    let read = RootKey::new([2; 32]).read();
-    let segments = cut(code, plain);
-    timed(|| {
-        for (number, segment) in segments.into_iter().enumerate() {
-            let mut salt = [3; 32];
-            salt[..8].copy_from_slice(&(number as u64).to_le_bytes());
-            black_box(segment.seal(&layout, &read, salt).unwrap());
-        }
-    })
+/// An upload that goes on and on: its buffers are those of the segments before.
+struct Whole {
+    layout: FileLayout,
+    read: ReadKey,
+    chunker: Chunker,
+    sealed: u64,
 }
 
-fn cut(code: Code, mut plain: &[u8]) -> Vec<PlainSegment> {
-    let mut chunker = Chunker::new(code);
-    let mut segments = Vec::new();
-    while !plain.is_empty() {
-        segments.extend(chunker.push(&mut plain).unwrap());
+impl Whole {
+    fn new(code: Code, suite: Suite) -> Self {
+        let layout = FileLayout::new(FileId::from_bytes([1; 32]), suite, code, 1).unwrap();
+        Self { layout, read: RootKey::new([2; 32]).read(), chunker: Chunker::new(code), sealed: 0 }
     }
-    segments.extend(chunker.finish().unwrap());
-    segments
+
+    /// Time to make shards of so much, without cutting it. The shards of a segment are let go before the next one, as
+    /// in an upload once their receipts are in.
+    fn seal(&mut self, mut plain: &[u8]) -> Duration {
+        let mut took = Duration::ZERO;
+        while !plain.is_empty() {
+            let Some(segment) = self.chunker.push(&mut plain).unwrap() else { break };
+            let mut salt = [3; 32];
+            salt[..8].copy_from_slice(&self.sealed.to_le_bytes());
+            self.sealed += 1;
+            took += timed(|| drop(black_box(segment.seal(&self.layout, &self.read, salt).unwrap())));
+        }
+        took
+    }
 }
 
 /// The keystream of a shard.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use shoal_engine::directory::ASK_AGAIN_MS;
 use shoal_protocol::control::{Hello, PROTOCOL_VERSION, Request, Response};
+use shoal_protocol::limits::PEERS_PAGE_MAX;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::{BootEpoch, ByteCount, NetworkId, NodeId, Refusal, Signed};
 use shoal_swarm::{InboundRequest, Started, SwarmConfig, SwarmEvent, SwarmHandle, start};
@@ -146,7 +147,9 @@ async fn serve(member: Member, mut requests: mpsc::Receiver<InboundRequest>) {
             Ok(Request::Peers { after }) => {
                 let behind =
                     |signed: &&Signed| after.is_none_or(|after| NodeId::from(*signed.claimed_signer()) > after);
-                Response::Peers { records: member.others.iter().filter(behind).cloned().collect(), more: false }
+                let mut rest = member.others.iter().filter(behind).cloned();
+                let records = rest.by_ref().take(PEERS_PAGE_MAX).collect();
+                Response::Peers { records, more: rest.next().is_some() }
             }
             _ => Response::refused(Refusal::Unsupported),
         };

@@ -64,8 +64,8 @@ fn installed() -> Option<(PathBuf, String)> {
     let on_path = || env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join("tahoe")).find(|path| path.is_file());
     let program = env::var_os("TAHOE").map(PathBuf::from).or_else(on_path)?;
     let run = Command::new(&program).arg("--version").stderr(Stdio::null()).output().ok()?;
-    let said = String::from_utf8_lossy(&run.stdout).lines().next().unwrap_or_default().replace("tahoe-lafs: ", "");
-    run.status.success().then(|| (program, format!("Tahoe-LAFS {}", said.trim())))
+    let said = String::from_utf8_lossy(&run.stdout).lines().next().unwrap_or_default().replace("tahoe-lafs", "");
+    run.status.success().then(|| (program, format!("Tahoe-LAFS {}", said.trim_matches([':', '/', ' ']))))
 }
 
 /// An introducer, the storage nodes and a gateway, ended and removed when dropped.
@@ -115,8 +115,12 @@ impl Grid {
     /// Waits until the gateway is connected to all storage nodes.
     fn wait(&self) {
         let since = Instant::now();
-        while self.connected().unwrap_or(0) < NODES {
-            assert!(since.elapsed() < READY, "the grid is not there after {READY:?}");
+        loop {
+            let connected = self.connected();
+            if connected.as_ref().is_ok_and(|connected| *connected >= NODES) {
+                return;
+            }
+            assert!(since.elapsed() < READY, "the grid is not there after {READY:?}: {connected:?}");
             thread::sleep(Duration::from_millis(250));
         }
     }
@@ -127,7 +131,7 @@ impl Grid {
         let status: Value = serde_json::from_slice(&body)?;
         let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_connected = |server: &&Value| {
-            server["connection_status"].as_str().is_some_and(|status| status.to_lowercase().contains("connected to"))
+            server["connection_status"].as_str().is_some_and(|status| status.to_lowercase().starts_with("connected"))
         };
         Ok(servers.iter().filter(is_connected).count())
     }

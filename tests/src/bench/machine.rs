@@ -49,7 +49,7 @@ const TICK_MS: u64 = 10;
 fn process_ticks(process: &str) -> Option<[u64; 4]> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // Behind the name, which may hold anything: state and ten fields, then the times.
-    numbers(text.rsplit_once(')')?.1, 12).get(..4)?.try_into().ok()
+    numbers(text.rsplit_once(')')?.1, 11).get(..4)?.try_into().ok()
 }
 
 /// Processor time, a hundredth of a second exact.
@@ -187,5 +187,31 @@ pub fn drop_cache(dir: &Path) {
             file.sync_all().unwrap();
             fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_in_a_program_counts_as_its_user_time() {
+        let (before, since) = (Work::of(std::process::id()), thread_time());
+        let mut hash = blake3::hash(b"");
+        while thread_time() - since < Duration::from_millis(300) {
+            (0..1000).for_each(|_| hash = blake3::hash(hash.as_bytes()));
+        }
+        let work = Work::of(std::process::id()).since(before);
+        assert!(work.user >= Duration::from_millis(150), "{work:?}");
+        assert!(work.user > work.system, "{work:?}");
+    }
+
+    #[test]
+    fn the_children_of_a_process_count_once_they_ended() {
+        let before = Work::of_ended_children();
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        assert!(std::process::Command::new("sh").args(["-c", spin]).status().unwrap().success());
+        let work = Work::of_ended_children().since(before);
+        assert!(work.user >= Duration::from_millis(20), "{work:?}");
     }
 }
