@@ -20,7 +20,11 @@ test-long:
 
 # Figures of the store beside their limits (docs/BENCHMARKS.md); rows by name, all without. It gates nothing.
 bench-store *rows:
-    cargo bench -p shoal-node --bench store -- {{rows}}
+    cargo bench -p shoal-tests --bench store -- {{rows}}
+
+# Figures of the storage loop beside their bars (docs/BENCHMARKS.md): codec loop tahoe memory idle. It gates nothing.
+bench-loop *rows:
+    cargo bench -p shoal-tests --bench loop -- {{rows}}
 
 tidy:
     cargo test -p shoal-tests --test tidy

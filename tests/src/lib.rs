@@ -1,6 +1,7 @@
-//! The harness: budgets, sample data and in-memory swarms that the suites share. It contains no test and is never
-//! linked into a shipped program.
+//! The harness: budgets, sample data and in-memory swarms that the suites share, and what the benchmarks share. It
+//! contains no test and is never linked into a shipped program.
 
+pub mod bench;
 pub mod budget;
 pub mod fuzz;
 pub mod netns;

@@ -6,10 +6,10 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::Setting;
 use crate::fixture::{fill, job, note, open, payload, run_job, start_jobs};
-use crate::machine::drop_cache;
-use crate::report::{context, median, plain, rate};
+use shoal_tests::bench::Setting;
+use shoal_tests::bench::machine::drop_cache;
+use shoal_tests::bench::report::{context, median, plain, rate};
 
 const SHARD_BYTES: usize = 256 << 10;
 const TOTAL_BYTES: u64 = 2 << 30;

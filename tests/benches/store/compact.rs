@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use shoal_node::chunks::{Mark, Store};
 
-use crate::Setting;
 use crate::fixture::{fill, job, note, open_over, run_job, runtime, shard, start_jobs};
-use crate::machine::drop_cache;
-use crate::report::{context, ms, plain, rate};
 use crate::timed::TimedVfs;
+use shoal_tests::bench::Setting;
+use shoal_tests::bench::machine::drop_cache;
+use shoal_tests::bench::report::{context, ms, plain, rate};
 
 const SHARD_BYTES: usize = 256 << 10;
 const TOTAL_BYTES: u64 = 2 << 30;

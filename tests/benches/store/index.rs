@@ -1,9 +1,9 @@
 //! Row `index`: memory of an open store per shard, at sizes around those where its tables double. It counts all that the
 //! process has more after opening than before, not only the tables.
 
-use crate::Setting;
 use crate::child::{grow, reopen, reopen_from_log, snapshot_peak};
-use crate::report::{Limit, context, judged, plain};
+use shoal_tests::bench::Setting;
+use shoal_tests::bench::report::{Limit, context, judged, plain};
 
 /// Shards. Powers of two times 7/8 are where tables double; 0.93 million is just behind one.
 const SIZES: [u64; 6] = [900_000, 930_000, 1_000_000, 1_100_000, 1_200_000, 1_300_000];

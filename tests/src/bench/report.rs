@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The limit of a row.
 #[derive(Clone, Copy)]
-pub(crate) enum Limit {
+pub enum Limit {
     /// The value must not be lower.
     AtLeast(f64),
     /// The value must not be higher.
@@ -12,7 +12,7 @@ pub(crate) enum Limit {
 }
 
 /// One row with its limit.
-pub(crate) fn judged(what: &str, figure: &str, value: f64, unit: &str, limit: Limit) {
+pub fn judged(what: &str, figure: &str, value: f64, unit: &str, limit: Limit) {
     let (met, sign, bound) = match limit {
         Limit::AtLeast(bound) => (value >= bound, ">=", bound),
         Limit::AtMost(bound) => (value <= bound, "<=", bound),
@@ -21,33 +21,33 @@ pub(crate) fn judged(what: &str, figure: &str, value: f64, unit: &str, limit: Li
 }
 
 /// One row without a limit.
-pub(crate) fn plain(what: &str, figure: &str) {
+pub fn plain(what: &str, figure: &str) {
     println!("{what}: {figure}, no limit");
 }
 
 /// What helps to read the row before.
-pub(crate) fn context(text: &str) {
+pub fn context(text: &str) {
     println!("    {text}");
 }
 
 /// The value below which a share `share` of `values` lies.
-pub(crate) fn quantile(values: &mut [Duration], share: f64) -> Duration {
+pub fn quantile(values: &mut [Duration], share: f64) -> Duration {
     values.sort_unstable();
     let at = (values.len().saturating_sub(1) as f64 * share).round() as usize;
     values.get(at).copied().unwrap_or_default()
 }
 
 /// The middle one of `values`.
-pub(crate) fn median(values: &[Duration]) -> Duration {
+pub fn median(values: &[Duration]) -> Duration {
     quantile(&mut values.to_vec(), 0.5)
 }
 
 /// Millions of bytes a second.
-pub(crate) fn rate(bytes: u64, took: Duration) -> f64 {
+pub fn rate(bytes: u64, took: Duration) -> f64 {
     bytes as f64 / took.as_secs_f64() / 1e6
 }
 
 /// Milliseconds.
-pub(crate) fn ms(time: Duration) -> f64 {
+pub fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

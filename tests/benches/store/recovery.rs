@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::Setting;
 use crate::child::{Opened, grow, grow_and_die, reopen, reopen_from_log};
-use crate::machine::free;
-use crate::report::{Limit, context, judged};
+use shoal_tests::bench::Setting;
+use shoal_tests::bench::machine::free;
+use shoal_tests::bench::report::{Limit, context, judged};
 
 const SHARDS: u64 = 1_000_000;
 /// Bytes of a payload in the small and in the large store.

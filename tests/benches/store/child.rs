@@ -9,7 +9,7 @@ use std::time::Instant;
 use shoal_node::chunks::fsck;
 
 use crate::fixture::{disk, fill, open, open_over, put_all, run_job, runtime, shards, start_jobs};
-use crate::machine::{drop_cache, forget_peak, memory};
+use shoal_tests::bench::machine::{drop_cache, forget_peak, memory};
 
 /// First argument of a child.
 pub(crate) const FLAG: &str = "--child";

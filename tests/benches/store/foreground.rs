@@ -11,11 +11,11 @@ use shoal_node::chunks::workers::{Command, State};
 use shoal_protocol::ShardId;
 use tokio::runtime::Runtime;
 
-use crate::Setting;
 use crate::compact::{is_removed, prepare};
 use crate::fixture::{job, open, put, put_all, runtime, shard, shards, start_jobs};
-use crate::machine::drop_cache;
-use crate::report::{Limit, context, judged, ms, quantile};
+use shoal_tests::bench::Setting;
+use shoal_tests::bench::machine::drop_cache;
+use shoal_tests::bench::report::{Limit, context, judged, ms, quantile};
 
 /// Shards the store has before, four tenths of which stay.
 const BASE_BYTES: u64 = 6 << 30;

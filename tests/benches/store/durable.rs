@@ -12,10 +12,10 @@ use shoal_node::chunks::vfs_os::OsVfs;
 use shoal_protocol::ShardId;
 use tokio::runtime::Runtime;
 
-use crate::Setting;
 use crate::fixture::{disk, open_over, put_all, runtime, shard};
-use crate::report::{Limit, context, judged, median, ms, quantile, rate};
 use crate::timed::TimedVfs;
+use shoal_tests::bench::Setting;
+use shoal_tests::bench::report::{Limit, context, judged, median, ms, quantile, rate};
 
 const SHARD_BYTES: usize = 2 << 20;
 const TOTAL_BYTES: u64 = 512 << 20;
