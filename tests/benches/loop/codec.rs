@@ -152,8 +152,8 @@ impl Whole {
 
 /// The keystream of a shard.
 enum Keystream {
-    ChaCha(Box<ChaCha20>),
-    Aes(EncryptingKey),
+    ChaCha(ChaCha20),
+    Aes(Box<EncryptingKey>),
 }
 
 /// What the pipeline is made of, and the row it works on.
@@ -171,11 +171,11 @@ impl Parts {
         let (algorithm, keystream) = match suite {
             Suite::ChaCha20Poly1305 => {
                 let stream = ChaCha20::new(&key.into(), &[0; 12].into());
-                (&CHACHA20_POLY1305, Keystream::ChaCha(Box::new(stream)))
+                (&CHACHA20_POLY1305, Keystream::ChaCha(stream))
             }
             Suite::Aes256Gcm => {
                 let key = UnboundCipherKey::new(&AES_256, &key).and_then(EncryptingKey::ctr).unwrap();
-                (&AES_256_GCM, Keystream::Aes(key))
+                (&AES_256_GCM, Keystream::Aes(Box::new(key)))
             }
         };
         let aead = LessSafeKey::new(UnboundKey::new(algorithm, &key).unwrap());
