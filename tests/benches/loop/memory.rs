@@ -64,11 +64,11 @@ pub(crate) fn row(setting: &Setting) {
 
 fn there_and_back(setting: &Setting, bytes: u64) -> (Ran, Ran) {
     // Every node holds an eighth of it, and as much again is only offered.
-    let world = World::new(setting.fresh(), NODES, bytes / 4 + (1 << 30));
+    let world = World::new(setting.fresh(), NODES, bytes / 4 + (1 << 30), CODE);
     let sent = Arc::new(Mutex::new(None));
     let feed: Feed = {
         let sent = Arc::clone(&sent);
-        Box::new(move |mut input| *sent.lock().unwrap() = Some(source::write_to(&mut input, bytes).unwrap()))
+        Box::new(move |mut input| *sent.lock().unwrap() = source::write_to(&mut input, bytes).ok())
     };
     let (capability, upload) = world.client.upload_from(feed, CODE);
     let back = Arc::new(Mutex::new(None));

@@ -1,6 +1,7 @@
 //! Real nodes and the real client, as programs of their own, and what they took: time, processors, memory. It knows
 //! nothing of what is measured with them.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -17,6 +18,8 @@ const SHOAL: &str = env!("CARGO_BIN_EXE_test-shoal");
 /// How often the memory of a client is looked at. Its peak is kept by the system, so only what grows in its last
 /// moments is missed.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long nodes may take to hear of each other.
+const MET_MAX: Duration = Duration::from_secs(30);
 
 /// Nodes on loopback that store for everybody.
 pub(crate) struct Nodes(Vec<Shoald>);
@@ -71,6 +74,14 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(dir: &Path, nodes: &Nodes) -> Self {
         Self { shoal: Shoal::new(SHOAL, &dir.join("home")), peer: nodes.address().to_owned() }
+    }
+
+    /// Whether an upload with `code` would find as many nodes as it needs.
+    fn finds_enough(&self, dir: &Path, code: &str) -> bool {
+        let file = dir.join("anything");
+        fs::write(&file, "x").unwrap();
+        let arguments = ["upload", text(&file), "--code", code, "--dry-run", "--quiet", "--peer", &self.peer];
+        self.shoal.run(&arguments).unwrap().status.success()
     }
 
     /// Uploads a file: the capability, and what it took from start to end of the program.
@@ -157,10 +168,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts `count` nodes in a fresh directory.
-    pub(crate) fn new(place: tempfile::TempDir, count: usize, quota: u64) -> Self {
+    /// Starts `count` nodes in a fresh directory, and waits until an upload with `code` finds as many as it needs.
+    pub(crate) fn new(place: tempfile::TempDir, count: usize, quota: u64, code: &str) -> Self {
         let dir = place.path().to_owned();
         let nodes = Nodes::start(&dir, count, quota);
-        Self { client: Client::new(&dir, &nodes), nodes, dir, _place: place }
+        let client = Client::new(&dir, &nodes);
+        let since = Instant::now();
+        while !client.finds_enough(&dir, code) {
+            assert!(since.elapsed() < MET_MAX, "after {MET_MAX:?} not all nodes have met");
+            thread::sleep(Duration::from_millis(200));
+        }
+        Self { client, nodes, dir, _place: place }
     }
 }

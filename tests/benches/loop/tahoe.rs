@@ -15,7 +15,7 @@ use shoal_tests::bench::Setting;
 use shoal_tests::bench::report::{Limit, context, judged, median, rate};
 
 use crate::source;
-use crate::transfer::{CODE, NODES, Turn, file_bytes, make_input, times, turn};
+use crate::transfer::{CODE, NODES, Turn, file_bytes, make_input, times, touch_memory, turn};
 
 const ROUNDS: usize = 2;
 /// File, shares of a turn, what came back, and as much again for whoever else writes.
@@ -40,9 +40,11 @@ pub(crate) fn row(setting: &Setting) {
     for _ in 0..ROUNDS {
         ours.push(turn(setting, &input, hash, || {}));
         let grid = Grid::start(&program, setting.fresh());
+        touch_memory(place.path(), bytes * NODES as u64 / CODE.0 as u64);
         let (capability, took) = grid.upload(&input);
         up.push(took);
         let out = place.path().join("out");
+        touch_memory(place.path(), bytes);
         down.push(grid.download(&capability, &out));
         assert_eq!(source::hash_of(&mut File::open(&out).unwrap()).unwrap().0, hash, "what came back differs");
         fs::remove_file(&out).unwrap();

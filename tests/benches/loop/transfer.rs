@@ -57,11 +57,23 @@ pub(crate) fn make_input(path: &Path, bytes: u64) -> blake3::Hash {
     hash
 }
 
+/// Has the system hold as many pages of memory as a turn is about to fill with files. On a virtual machine the first
+/// touch of a page that its host has taken back costs several times what copying into it does, and without this it is a
+/// matter of luck which turn pays for that.
+pub(crate) fn touch_memory(dir: &Path, bytes: u64) {
+    let path = dir.join("touched");
+    source::file(&path, bytes);
+    fs::remove_file(&path).unwrap();
+}
+
 /// Uploads `input` to new nodes and gets it back, `between` runs in the middle, while the nodes rest.
 pub(crate) fn turn(setting: &Setting, input: &Path, hash: blake3::Hash, between: impl FnOnce()) -> Turn {
-    let world = World::new(setting.fresh(), NODES, QUOTA);
-    let (client, out) = (&world.client, world.dir.join("out"));
     let code = format!("{}+{}", CODE.0, CODE.1);
+    let world = World::new(setting.fresh(), NODES, QUOTA, &code);
+    let (client, out) = (&world.client, world.dir.join("out"));
+    let length = fs::metadata(input).unwrap().len();
+    let stored = length * (CODE.0 + CODE.1) as u64 / CODE.0 as u64;
+    touch_memory(&world.dir, stored);
     let mut capability = String::new();
     let upload = leg(&world.nodes, || {
         let (said, ran) = client.upload(input, &code);
@@ -69,11 +81,11 @@ pub(crate) fn turn(setting: &Setting, input: &Path, hash: blake3::Hash, between:
         ran
     });
     between();
+    touch_memory(&world.dir, length);
     let retrieve = leg(&world.nodes, || client.retrieve(&capability, &out));
     let (back, _) = source::hash_of(&mut File::open(&out).unwrap()).unwrap();
     assert_eq!(back, hash, "what came back differs");
     fs::remove_file(&out).unwrap();
-    let length = fs::metadata(input).unwrap().len();
     let stream = leg(&world.nodes, || client.retrieve_to(&capability, counted(length)));
     Turn { upload, retrieve, stream }
 }
