@@ -253,20 +253,22 @@ async fn decode(
     number: SegmentNumber,
 ) -> Result<Vec<u8>, RetrieveError> {
     let work = tokio::task::spawn_blocking(move || {
-        let direct = part.columns.clone().map(|column| units.iter().find(|(unit, _)| *unit % code.n() == column));
-        let direct: Option<Vec<(usize, Vec<u8>)>> =
-            direct.map(|found| found.map(|(unit, bytes)| (*unit, bytes.to_vec()))).collect();
+        // Their last user may change them in place: large buffers cost more to copy than to open.
+        let mut units: BTreeMap<usize, Vec<u8>> =
+            units.into_iter().map(|(unit, bytes)| (unit, Vec::from(bytes))).collect();
+        let direct = part.columns.clone().map(|column| units.keys().copied().find(|unit| *unit % code.n() == column));
+        let direct: Option<Vec<usize>> = direct.collect();
         match direct {
-            Some(frames) if part.rows.len() == 1 => {
+            Some(wanted) if part.rows.len() == 1 => {
                 let mut out = Vec::new();
-                for (unit, bytes) in frames {
+                for unit in wanted {
+                    let bytes = units.remove(&unit).unwrap_or_default();
                     out.extend_from_slice(&opener.open_frame(part.rows.start, unit, bytes)?);
                 }
                 Ok(out)
             }
             _ => {
-                let sources = units.into_iter().map(|(unit, bytes)| (unit, bytes.to_vec())).collect();
-                let plain = opener.open_rows(part.rows.clone(), sources)?;
+                let plain = opener.open_rows(part.rows.clone(), units.into_iter().collect())?;
                 // Of a single row only some columns may be wanted.
                 let frame = opener.stored().shape().frame_plain(part.rows.start);
                 if part.rows.len() > 1 {

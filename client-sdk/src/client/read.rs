@@ -148,7 +148,9 @@ impl<T: ShardTransport> Client<T> {
             .buffered(3)
             .collect()
             .await;
-        let mut bytes = Vec::with_capacity(plain.len());
+        let mut fetched = fetched.into_iter();
+        // A whole segment is one part, which is not copied.
+        let mut bytes = fetched.next().transpose()?.unwrap_or_default();
         for part in fetched {
             bytes.extend_from_slice(&part?);
         }
