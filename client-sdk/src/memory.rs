@@ -11,6 +11,7 @@ use ed25519_dalek::SigningKey;
 use shoal_protocol::audit::{
     AuditParties, AuditRequest, AuditStatement, Challenge, answer_digest, leaf_ranges, positions, whole_answer,
 };
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::control::{Hello, PROTOCOL_VERSION, Request, Reserved, Response};
 use shoal_protocol::group::Group;
 use shoal_protocol::peer_record::PeerRecord;
@@ -371,7 +372,7 @@ impl ShardTransport for MemorySwarm {
         self.with(node, |node| node.store(self, &job))
     }
 
-    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
+    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Buffer, TransferError> {
         let ranges: Vec<Range<u64>> =
             job.ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
         let (mut encoded, fault) = self.with(node, |node| {

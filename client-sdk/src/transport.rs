@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::control::{Request, Response};
 use shoal_protocol::receipt::ByteRange;
 use shoal_protocol::{BootEpoch, NodeId, Nonce, ReservationId, ShardId, Signed};
@@ -75,6 +76,14 @@ pub struct RetrieveJob {
     pub meter: Meter,
 }
 
+impl RetrieveJob {
+    /// Bytes that are wanted.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.ranges.iter().map(|range| range.end.saturating_sub(range.start) as usize).sum()
+    }
+}
+
 /// Carries requests and shards to nodes.
 pub trait ShardTransport: Send + Sync + 'static {
     /// Connects; returns who answered.
@@ -98,5 +107,5 @@ pub trait ShardTransport: Send + Sync + 'static {
 
     /// Fetches ranges of one shard: exactly their bytes, back to back, verified against the shard id. Dropping the future
     /// stops it and costs no lane.
-    fn retrieve(&self, node: NodeId, job: RetrieveJob) -> impl Future<Output = Result<Bytes, TransferError>> + Send;
+    fn retrieve(&self, node: NodeId, job: RetrieveJob) -> impl Future<Output = Result<Buffer, TransferError>> + Send;
 }

@@ -9,9 +9,11 @@
 //! - [`signed`]: the one envelope for everything that carries a signature.
 //! - [`receipt`], [`loss`], [`group`], [`peer_record`], [`audit`]: what is signed by nodes, owners and auditors.
 //! - [`page`], [`record`], [`capability`]: how a file describes itself to those who hold a key.
+//! - [`buffer`]: what shards are held in on both sides, without a word about their bytes.
 //! - [`refusal`]: one word per kind of "no", shared by wire, log, metric and command line.
 
 pub mod audit;
+pub mod buffer;
 pub mod capability;
 pub mod codec;
 pub mod control;

@@ -1,10 +1,12 @@
 //! Seeded bytes, sources and in-memory clients: the same on every machine and in every run.
 
+use std::future;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures::TryStreamExt;
 use shoal_client::client::{
     Client, Environment, Fleet, JournalStore, OpenFile, RetrieveError, Secret, SourceContent, SourceEntry, UploadError,
     UploadOptions, UploadSource, Uploaded,
@@ -215,12 +217,12 @@ impl MemoryWorld {
             return Ok(inline.get(cut(range.start)..cut(range.end)).unwrap_or_default().to_vec());
         }
         let pieces = file.tree().pieces(entry, range).map_err(|error| RetrieveError::Integrity(error.to_string()))?;
-        let mut out = Vec::new();
-        let mut sink = |_: usize, bytes: &[u8]| {
-            out.extend_from_slice(bytes);
-            Ok(())
-        };
-        self.client.read(file, &self.fleet(), &pieces, &mut sink, &|_| {}).await?;
-        Ok(out)
+        let fleet = self.fleet();
+        let read = self.client.read(file, &fleet, &pieces);
+        read.try_fold(Vec::new(), |mut out, piece| {
+            out.extend_from_slice(&piece.bytes);
+            future::ready(Ok(out))
+        })
+        .await
     }
 }

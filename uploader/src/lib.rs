@@ -25,6 +25,7 @@ mod stage;
 mod target;
 mod text;
 mod values;
+mod writing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

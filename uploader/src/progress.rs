@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use shoal_client::client::{ReadProgress, UploadProgress};
+use shoal_client::client::UploadProgress;
 
 const BAR: &str = "{prefix:<8} [{bar:30}] {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {msg}";
 const SPINNER: &str = "{prefix:<8} {spinner} {bytes}  {bytes_per_sec}  {msg}";
@@ -89,8 +89,8 @@ impl ReadBar {
     }
 
     /// Bytes came.
-    pub(crate) fn on(&self, progress: ReadProgress) {
-        self.0.inc(progress.bytes);
+    pub(crate) fn on(&self, bytes: u64) {
+        self.0.inc(bytes);
     }
 
     /// All is where it should be.

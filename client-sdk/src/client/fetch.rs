@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::layout::Code;
 use shoal_protocol::page::SegmentRef;
 use shoal_protocol::receipt::ByteRange;
@@ -120,7 +120,7 @@ impl<T: ShardTransport> Client<T> {
         segment: &SegmentRef,
         opener: Arc<SegmentOpener>,
         part: Part,
-    ) -> Result<Vec<u8>, RetrieveError> {
+    ) -> Result<Buffer, RetrieveError> {
         let code = source.layout.code();
         let holder = |unit| source.placement.holder(number, unit).map(|holder| holder.node);
         let holders: Vec<Option<NodeId>> =
@@ -130,7 +130,7 @@ impl<T: ShardTransport> Client<T> {
         let mut session = FetchSession::new(code, part.columns.clone(), &chances);
         let range = opener.stored().shard_range(&part.rows);
         let range = range.ok_or_else(|| RetrieveError::Integrity(format!("segment {number} has no such rows")))?;
-        let mut units: BTreeMap<usize, Bytes> = BTreeMap::new();
+        let mut units: BTreeMap<usize, Buffer> = BTreeMap::new();
         let mut failures: Vec<(NodeId, TransferError)> = Vec::new();
         let mut watched = Flights { peers: &source.peers, begun: Instant::now(), units: BTreeMap::new() };
         let mut flights = FuturesUnordered::new();
@@ -201,7 +201,7 @@ impl<T: ShardTransport> Client<T> {
         peers: &Arc<Peers>,
         node: NodeId,
         job: RetrieveJob,
-    ) -> Result<(Bytes, Duration), TransferError> {
+    ) -> Result<(Buffer, Duration), TransferError> {
         let _turn = peers.turn(node).await;
         job.meter.begin();
         let begun = Instant::now();
@@ -248,24 +248,21 @@ const fn shuns(error: &TransferError) -> bool {
 async fn decode(
     opener: Arc<SegmentOpener>,
     part: Part,
-    units: BTreeMap<usize, Bytes>,
+    mut units: BTreeMap<usize, Buffer>,
     code: Code,
     number: SegmentNumber,
-) -> Result<Vec<u8>, RetrieveError> {
+) -> Result<Buffer, RetrieveError> {
     let work = tokio::task::spawn_blocking(move || {
-        // Their last user may change them in place: large buffers cost more to copy than to open.
-        let mut units: BTreeMap<usize, Vec<u8>> =
-            units.into_iter().map(|(unit, bytes)| (unit, Vec::from(bytes))).collect();
         let direct = part.columns.clone().map(|column| units.keys().copied().find(|unit| *unit % code.n() == column));
         let direct: Option<Vec<usize>> = direct.collect();
         match direct {
             Some(wanted) if part.rows.len() == 1 => {
                 let mut out = Vec::new();
                 for unit in wanted {
-                    let bytes = units.remove(&unit).unwrap_or_default();
+                    let bytes = units.remove(&unit).map(|mut bytes| std::mem::take(&mut *bytes)).unwrap_or_default();
                     out.extend_from_slice(&opener.open_frame(part.rows.start, unit, bytes)?);
                 }
-                Ok(out)
+                Ok(out.into())
             }
             _ => {
                 let plain = opener.open_rows(part.rows.clone(), units.into_iter().collect())?;
@@ -275,10 +272,10 @@ async fn decode(
                     return Ok(plain);
                 }
                 let end = plain.len().min(part.columns.end * frame);
-                Ok(plain.get(part.columns.start * frame..end).unwrap_or_default().to_vec())
+                Ok(plain.get(part.columns.start * frame..end).unwrap_or_default().to_vec().into())
             }
         }
     });
-    let opened: Result<Vec<u8>, crate::pipeline::OpenError> = work.await.map_err(|_| RetrieveError::Interrupted)?;
+    let opened: Result<Buffer, crate::pipeline::OpenError> = work.await.map_err(|_| RetrieveError::Interrupted)?;
     opened.map_err(|error| RetrieveError::Integrity(format!("segment {number}: {error}")))
 }

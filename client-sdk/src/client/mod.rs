@@ -31,7 +31,7 @@ pub use error::{ConnectError, Failure, RetrieveError, UploadError, with_causes};
 pub use fleet::{FLEET_MAX, Fleet, LiveNode};
 pub use journal::{JournalNote, JournalStore};
 pub use open::{Held, HeldState, OpenFile, Secret, ShardPlace};
-pub use read::ReadProgress;
+pub use read::ReadPiece;
 pub use source::{SourceContent, SourceEntry, UploadSource};
 pub use upload::{UploadOptions, UploadPlan, UploadProgress, Uploaded};
 

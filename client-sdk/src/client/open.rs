@@ -73,7 +73,7 @@ pub struct Held {
 /// A file whose keys, placement and pages are known.
 pub struct OpenFile {
     source: Source,
-    tree: FileTree,
+    tree: Arc<FileTree>,
     owner_record: Opened<OwnerRecord>,
 }
 
@@ -86,7 +86,7 @@ impl std::fmt::Debug for OpenFile {
 impl OpenFile {
     /// Entries and segments.
     #[must_use]
-    pub const fn tree(&self) -> &FileTree {
+    pub const fn tree(&self) -> &Arc<FileTree> {
         &self.tree
     }
 
@@ -202,7 +202,7 @@ impl<T: ShardTransport> Client<T> {
             peers: Arc::new(Peers::default()),
         };
         let tree = self.tree(&source, shape, &owner_record.root, cached, fleet).await?;
-        Ok(OpenFile { source, tree, owner_record })
+        Ok(OpenFile { source, tree: Arc::new(tree), owner_record })
     }
 
     async fn find_owner_record(

@@ -4,12 +4,13 @@
 //! and the partial last row, so that nothing but whole units around the piece is moved. Segments are fetched ahead, a
 //! bounded number of bytes; who is asked for a part is the business of `fetch.rs`.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt};
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
 use shoal_protocol::SegmentNumber;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::limits::UNIT;
 use shoal_protocol::page::SegmentRef;
 
@@ -23,11 +24,14 @@ use crate::transport::ShardTransport;
 const AHEAD_BYTES: usize = 64 << 20;
 /// Segments fetched ahead, at most.
 const AHEAD_SEGMENTS: usize = 8;
-/// Plaintext bytes delivered since the last call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadProgress {
-    /// Bytes.
-    pub bytes: u64,
+
+/// Some plaintext of what is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadPiece {
+    /// Which of the pieces asked for.
+    pub index: usize,
+    /// Its next bytes. They keep the buffer of their segment, of at most 64 MiB, from being used again.
+    pub bytes: Bytes,
 }
 
 /// Cuts a plaintext range of a segment into parts, in order.
@@ -89,43 +93,45 @@ fn jobs(pieces: &[Piece]) -> Vec<Job> {
     out
 }
 
-impl<T: ShardTransport> Client<T> {
-    /// Bytes of `pieces`, in order: `sink` gets the index of the piece and some of its bytes, several times a piece.
-    ///
-    /// # Errors
-    /// [`RetrieveError`]; what the sink got before is good, but not all there is.
-    pub async fn read(
-        &self,
-        file: &OpenFile,
-        fleet: &Fleet,
-        pieces: &[Piece],
-        sink: &mut (dyn FnMut(usize, &[u8]) -> io::Result<()> + Send),
-        progress: &(dyn Fn(ReadProgress) + Send + Sync),
-    ) -> Result<(), RetrieveError> {
-        if !file.can_read() {
-            return Err(RetrieveError::CannotRead);
+/// The pieces of one segment.
+fn cut(job: &Job, bytes: &Bytes) -> Vec<Result<ReadPiece, RetrieveError>> {
+    let short = || RetrieveError::Integrity("segment is shorter than its entry says".into());
+    let piece = |(index, range): &(usize, Range<usize>)| {
+        let (start, end) = (range.start - job.plain.start, range.end - job.plain.start);
+        if end > bytes.len() {
+            return Err(short());
         }
+        Ok(ReadPiece { index: *index, bytes: bytes.slice(start..end) })
+    };
+    job.pieces.iter().map(piece).collect()
+}
+
+impl<T: ShardTransport> Client<T> {
+    /// Bytes of `pieces`, in order; several items may be of one piece. What came before an error is good, but not all
+    /// there is. Segments are fetched ahead as long as the stream is polled; dropping it stops them.
+    pub fn read<'a>(
+        &'a self,
+        file: &'a OpenFile,
+        fleet: &'a Fleet,
+        pieces: &[Piece],
+    ) -> impl Stream<Item = Result<ReadPiece, RetrieveError>> + Send + use<'a, T> {
         let ahead = (AHEAD_BYTES / file.code().segment_plain()).clamp(1, AHEAD_SEGMENTS);
-        let fetches = jobs(pieces).into_iter().map(|job| async move {
+        let (refused, jobs) =
+            if file.can_read() { (None, jobs(pieces)) } else { (Some(Err(RetrieveError::CannotRead)), vec![]) };
+        let fetches = jobs.into_iter().map(move |job| async move {
             let segment = file.tree().segments.get(job.segment.0 as usize);
             let segment =
                 segment.ok_or_else(|| RetrieveError::Integrity(format!("segment {} does not exist", job.segment)))?;
             let bytes = self.fetch_plain(file.source(), fleet, job.segment, segment, job.plain.clone()).await?;
             Ok((job, bytes))
         });
-        let mut ready = stream::iter(fetches).buffered(ahead);
-        while let Some(fetched) = ready.next().await {
-            let fetched: Result<(Job, Vec<u8>), RetrieveError> = fetched;
-            let (job, bytes) = fetched?;
-            for (index, range) in &job.pieces {
-                let piece = bytes.get(range.start - job.plain.start..range.end - job.plain.start);
-                let piece =
-                    piece.ok_or_else(|| RetrieveError::Integrity("segment is shorter than its entry says".into()))?;
-                sink(*index, piece).map_err(RetrieveError::Output)?;
-                progress(ReadProgress { bytes: piece.len() as u64 });
-            }
-        }
-        Ok(())
+        let ready = stream::iter(fetches).buffered(ahead).flat_map(|fetched: Result<(Job, Bytes), RetrieveError>| {
+            stream::iter(match fetched {
+                Ok((job, bytes)) => cut(&job, &bytes),
+                Err(error) => vec![Err(error)],
+            })
+        });
+        stream::iter(refused).chain(ready)
     }
 
     /// Plaintext bytes `plain` of one segment.
@@ -136,21 +142,21 @@ impl<T: ShardTransport> Client<T> {
         number: SegmentNumber,
         segment: &SegmentRef,
         plain: Range<usize>,
-    ) -> Result<Vec<u8>, RetrieveError> {
+    ) -> Result<Bytes, RetrieveError> {
         let damaged = |what: String| RetrieveError::Integrity(format!("segment {number}: {what}"));
         let stored = StoredSegment::new(&source.layout, &source.verify, number, segment)
             .map_err(|error| damaged(error.to_string()))?;
         let opener = stored.opener(source.read.as_ref()).map_err(|error| damaged(error.to_string()))?;
         let opener = Arc::new(opener);
         let plan = parts(opener.stored(), plain.clone());
-        let fetched: Vec<Result<Vec<u8>, RetrieveError>> = stream::iter(plan.iter().cloned())
+        let fetched: Vec<Result<Buffer, RetrieveError>> = stream::iter(plan.iter().cloned())
             .map(|part| self.fetch_part(source, fleet, number, segment, Arc::clone(&opener), part))
             .buffered(3)
             .collect()
             .await;
         let mut fetched = fetched.into_iter();
         // A whole segment is one part, which is not copied.
-        let mut bytes = fetched.next().transpose()?.unwrap_or_default();
+        let mut bytes = fetched.next().transpose()?.unwrap_or_else(|| Buffer::from(Vec::new()));
         for part in fetched {
             bytes.extend_from_slice(&part?);
         }
@@ -158,9 +164,7 @@ impl<T: ShardTransport> Client<T> {
             plan.first().and_then(|part| first_byte(opener.stored(), part)).map_or(0, |first| plain.start - first);
         let end = skip.checked_add(plain.len()).filter(|end| *end <= bytes.len());
         let end = end.ok_or_else(|| damaged("is shorter than its entry says".into()))?;
-        bytes.truncate(end);
-        bytes.drain(..skip);
-        Ok(bytes)
+        Ok(Bytes::from_owner(bytes).slice(skip..end))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ed25519_dalek::SigningKey;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::codec::{self, Message};
 use shoal_protocol::lane::{
     DataWord, DeliveryReply, Header, RetrieveTrailer, StoreReply, StoreTrailer, encode_abort, encode_end,
@@ -256,16 +257,14 @@ async fn send_shard(
     let StoreJob { reservation, boot_epoch, nonce, .. } = *job;
     let header = encode_message(&Header::Store { reservation, boot_epoch, nonce });
     watchdog.run(header.len(), writer.write_all(&header)).await?;
-    let mut frame = Vec::with_capacity(4 + LANE_FRAME_MAX);
     for piece in job.bytes.chunks(LANE_FRAME_MAX) {
         if *stopped.borrow() {
             return say(writer, &encode_abort(Refusal::Cancelled), &mut watchdog).await;
         }
-        frame.clear();
         // A piece is at most LANE_FRAME_MAX.
-        frame.extend_from_slice(&u32::try_from(piece.len()).unwrap_or(u32::MAX).to_be_bytes());
-        frame.extend_from_slice(piece);
-        watchdog.run(frame.len(), writer.write_all(&frame)).await?;
+        let word = u32::try_from(piece.len()).unwrap_or(u32::MAX).to_be_bytes();
+        watchdog.run(word.len(), writer.write_all(&word)).await?;
+        watchdog.run(piece.len(), writer.write_all(piece)).await?;
     }
     let length = u32::try_from(job.bytes.len()).map_err(|_| TransferError::refused(Refusal::TooLarge))?;
     say(writer, &encode_end(&StoreTrailer { shard: job.shard, length }), &mut watchdog).await
@@ -278,14 +277,15 @@ struct GivenUp {
     told: AtomicBool,
 }
 
-/// Fetches ranges of one shard, verified as they arrive. Once `cancelled` ends, the node is told to stop, and what it
+/// Fetches ranges of one shard into `space`, verified as they arrive. Once `cancelled` ends, the node is told to stop, and what it
 /// still sends is read and let go.
 pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     job: &RetrieveJob,
     parties: Parties<'_>,
+    space: Buffer,
     cancelled: Cancelled,
-) -> Ended<Bytes> {
+) -> Ended<Buffer> {
     let mut watchdog = Watchdog::new();
     let header = encode_message(&Header::Retrieve { shard: job.shard, ranges: job.ranges.clone(), nonce: job.nonce });
     if let Err(error) = say(stream, &header, &mut watchdog).await {
@@ -302,7 +302,7 @@ pub(super) async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
         std::future::pending().await
     };
     let received = tokio::select! {
-        received = receive(&mut reader, job, &mut watchdog, &given_up.noticed) => received,
+        received = receive(&mut reader, job, space, &mut watchdog, &given_up.noticed) => received,
         never = telling => never,
     };
     drop((reader, writer));
@@ -338,7 +338,7 @@ async fn say(
 enum Received {
     /// The wanted bytes, how many came to prove them, and what the node says of it.
     Whole {
-        bytes: Bytes,
+        bytes: Buffer,
         sent: u64,
         trailer: RetrieveTrailer,
     },
@@ -349,13 +349,13 @@ enum Received {
 async fn receive(
     reader: &mut (impl AsyncRead + Unpin),
     job: &RetrieveJob,
+    mut bytes: Buffer,
     watchdog: &mut Watchdog,
     given_up: &AtomicBool,
 ) -> Result<Received, TransferError> {
     let ranges: Vec<Range<u64>> = job.ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
     let mut verifier = SliceVerifier::new(job.shard, u64::from(job.length), &ranges)
         .map_err(|error| TransferError::Protocol(error.to_string()))?;
-    let mut bytes = Vec::with_capacity(job.ranges.iter().map(|range| (range.end - range.start) as usize).sum());
     let (mut unread, mut sent) = (UNREAD_MAX, 0u64);
     loop {
         let mut word = [0; 4];
@@ -379,7 +379,7 @@ async fn receive(
                 if !given_up.load(Ordering::Relaxed) {
                     verifier.finish().map_err(|error| TransferError::Lied(error.to_string()))?;
                 }
-                return Ok(Received::Whole { bytes: bytes.into(), sent, trailer });
+                return Ok(Received::Whole { bytes, sent, trailer });
             }
             DataWord::Abort => {
                 let mut reason = [0; 2];
@@ -522,12 +522,13 @@ mod tests {
                 }
                 drop(stop);
             };
-            let (ended, ()) = tokio::join!(retrieve(&mut near, &job, parties, cancelled), giving_up);
+            let (ended, ()) =
+                tokio::join!(retrieve(&mut near, &job, parties, Buffer::from(vec![]), cancelled), giving_up);
             assert_eq!(ended.result, Err(TransferError::refused(Refusal::Cancelled)));
             assert!(ended.reusable);
             let (_stop, cancelled) = oneshot::channel();
-            let again = retrieve(&mut near, &job, parties, cancelled).await;
-            assert!(again.reusable && again.result.unwrap() == shard);
+            let again = retrieve(&mut near, &job, parties, Buffer::from(vec![]), cancelled).await;
+            assert!(again.reusable && *again.result.unwrap() == shard);
         };
         tokio::join!(serving, asking);
     }

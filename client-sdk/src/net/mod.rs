@@ -9,9 +9,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use shoal_protocol::buffer::{Buffer, Pool};
 use shoal_protocol::control::{Request, Response};
+use shoal_protocol::limits::{ROWS_MAX, UNIT};
 use shoal_protocol::{NetworkId, NodeId, Refusal, Signed, UnixMillis};
 use shoal_swarm::{DialError, LaneError, RequestError, SwarmHandle};
 use tokio::sync::oneshot;
@@ -23,6 +24,8 @@ use exchange::{Ended, Parties};
 
 /// How long a caller waits for a free lane to one node.
 const LANE_WAIT: Duration = Duration::from_secs(15);
+/// Buffers of full shards kept for the next ones: what is read ahead of a file, 32 MiB.
+const SHARDS_IDLE_MAX: usize = 16;
 
 /// Requests and shards over a running swarm.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ struct Host {
     network: NetworkId,
     identity: SigningKey,
     clock: fn() -> UnixMillis,
+    /// What retrieved shards are held in.
+    shards: Pool,
 }
 
 impl Host {
@@ -49,7 +54,10 @@ impl LaneTransport {
     /// Uses `swarm`, which must have been started with the same identity.
     #[must_use]
     pub fn new(swarm: SwarmHandle, network: NetworkId, identity: SigningKey, clock: fn() -> UnixMillis) -> Self {
-        Self { swarm, host: Arc::new(Host { network, identity, clock }) }
+        Self {
+            swarm,
+            host: Arc::new(Host { network, identity, clock, shards: Pool::new(ROWS_MAX * UNIT, SHARDS_IDLE_MAX) }),
+        }
     }
 
     /// The swarm underneath.
@@ -129,12 +137,14 @@ impl ShardTransport for LaneTransport {
         detached(exchange, stop).await
     }
 
-    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
+    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Buffer, TransferError> {
         let mut lane = self.lane(node).await?;
         let (stop, cancelled) = oneshot::channel();
         let host = Arc::clone(&self.host);
         let exchange = async move {
-            let ended = exchange::retrieve(&mut lane, &job, host.parties(node), cancelled).await;
+            let ended =
+                exchange::retrieve(&mut lane, &job, host.parties(node), host.shards.empty(job.wanted()), cancelled)
+                    .await;
             finish(lane, ended)
         };
         detached(exchange, stop).await

@@ -1,7 +1,7 @@
 //! The client's half of one transfer for fuzzing, over any stream. It is no part of a shipped program.
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::{NetworkId, NodeId, Signed, UnixMillis};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -18,11 +18,11 @@ pub async fn retrieve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     job: &RetrieveJob,
     (network, node, identity, now): (&NetworkId, NodeId, &SigningKey, UnixMillis),
-) -> (Result<Bytes, TransferError>, bool) {
+) -> (Result<Buffer, TransferError>, bool) {
     let (_stop, cancelled) = oneshot::channel();
     let clock = move || now;
     let parties = Parties { network, node, identity, clock: &clock };
-    let ended = exchange::retrieve(stream, job, parties, cancelled).await;
+    let ended = exchange::retrieve(stream, job, parties, Buffer::from(Vec::new()), cancelled).await;
     (ended.result, ended.reusable)
 }
 

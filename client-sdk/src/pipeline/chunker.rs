@@ -5,10 +5,10 @@
 //! The stream is zero-padded to padme(total); padding may fill whole segments. No bytes, no segment.
 
 use shoal_protocol::SegmentNumber;
+use shoal_protocol::buffer::{Buffer, Pool};
 use shoal_protocol::layout::{Code, SegmentShape, padme};
 use shoal_protocol::limits::SHARDS_PER_MANIFEST_MAX;
 
-use super::pool::{Buffer, Pool};
 use super::segment::PlainSegment;
 
 /// Why a stream was not cut.

@@ -11,7 +11,6 @@
 pub mod chunker;
 pub mod open;
 pub mod pages;
-mod pool;
 mod row;
 pub mod seal;
 pub mod segment;

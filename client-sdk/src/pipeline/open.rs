@@ -3,6 +3,8 @@
 
 use core::ops::Range;
 
+use shoal_protocol::buffer::Buffer;
+use shoal_protocol::limits::TAG;
 use shoal_protocol::sealing::nonce;
 
 use super::seal::Aead;
@@ -65,36 +67,43 @@ impl SegmentOpener {
             return Err(UnitsError::Shape("data column").into());
         }
         self.stored.unmask(row, unit, &mut bytes)?;
-        let length = self.open_unit(row, column, &mut bytes)?.len();
+        let aad = self.stored.layout().aad(self.stored.number(), shape, self.stored.is_last(), row, column);
+        let opened = self.aead.open(&nonce(aad.counter), &aad.to_bytes(), &mut bytes);
+        let length = opened.map_err(|_| OpenError::Tag { row, column })?.len();
         let start = row * code.row_plain() + column * length;
         bytes.truncate(length.min(shape.plain().saturating_sub(start)));
         Ok(bytes)
     }
 
     /// Opens whole rows from (unit, masked bytes of those rows) of any k distinct indices; replicas of one index count
-    /// once. Returns the rows' plaintext without the zeros past the segment's end. Peak memory: sources and plaintext.
+    /// once. Returns the rows' plaintext without the zeros past the segment's end, in a buffer that is used again for
+    /// other segments of the file. Each unit is unmasked and opened while it is in the cache. Peak memory: sources and
+    /// plaintext.
     ///
     /// # Errors
     /// [`OpenError`]; no plaintext is returned then.
-    pub fn open_rows(&self, rows: Range<usize>, sources: Vec<(usize, Vec<u8>)>) -> Result<Vec<u8>, OpenError> {
-        let (code, shape) = (self.stored.layout().code(), *self.stored.shape());
-        let mut data = self.stored.sealed_data(&rows, sources)?;
-        let mut plain = Vec::with_capacity(rows.len() * code.row_plain());
+    pub fn open_rows(&self, rows: Range<usize>, sources: Vec<(usize, impl Into<Buffer>)>) -> Result<Buffer, OpenError> {
+        let (layout, shape) = (self.stored.layout(), *self.stored.shape());
+        let mut columns = self.stored.columns(&rows, sources)?;
+        let frames: usize = rows.clone().map(|row| shape.unit_length(row) - TAG).sum();
+        let mut plain = layout.opened().take(frames * columns.len());
+        let mut rest = plain.as_mut_slice();
         for row in rows.clone() {
             let start = shape.shard_offset(row) - shape.shard_offset(rows.start);
-            for (column, shard) in data.iter_mut().enumerate() {
-                let unit = shard.get_mut(start..start + shape.unit_length(row));
+            for (column, source) in columns.iter_mut().enumerate() {
+                let unit = source.bytes.get_mut(start..start + shape.unit_length(row));
                 let unit = unit.ok_or(UnitsError::Shape("length of a shard's rows"))?;
-                plain.extend_from_slice(self.open_unit(row, column, unit)?);
+                if let Some(mask) = &source.mask {
+                    mask.apply(shape.shard_offset(row), unit);
+                }
+                let (frame, behind) = rest.split_at_mut(unit.len() - TAG);
+                rest = behind;
+                let aad = layout.aad(self.stored.number(), &shape, self.stored.is_last(), row, column);
+                let opened = self.aead.open_into(&nonce(aad.counter), &aad.to_bytes(), unit, frame);
+                opened.map_err(|_| OpenError::Tag { row, column })?;
             }
         }
-        plain.truncate(shape.plain() - rows.start * code.row_plain());
+        plain.truncate(shape.plain() - rows.start * layout.code().row_plain());
         Ok(plain)
-    }
-
-    fn open_unit<'u>(&self, row: usize, column: usize, unit: &'u mut [u8]) -> Result<&'u mut [u8], OpenError> {
-        let stored = &self.stored;
-        let aad = stored.layout().aad(stored.number(), stored.shape(), stored.is_last(), row, column);
-        self.aead.open(&nonce(aad.counter), &aad.to_bytes(), unit).map_err(|_| OpenError::Tag { row, column })
     }
 }

@@ -4,11 +4,11 @@
 use core::ops::Range;
 
 use blake3::Hasher;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::limits::TAG;
 use shoal_protocol::sealing::{FrameAad, nonce};
 use sia_reed_solomon::ReedSolomon;
 
-use super::pool::Buffer;
 use super::seal::{Aead, Mask};
 
 /// What every frame of a row is sealed with.

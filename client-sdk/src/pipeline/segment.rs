@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use shoal_protocol::buffer::{Buffer, Pool};
 use shoal_protocol::layout::{Code, SegmentShape};
 use shoal_protocol::limits::{REPLICAS_MAX, SEGMENT_UNITS_MAX, UNIT};
 use shoal_protocol::page::{SegmentRef, ShardIds};
@@ -19,10 +20,12 @@ use shoal_protocol::{FileId, SegmentNumber, ShardId, Suite};
 use sia_reed_solomon::ReedSolomon;
 
 use super::pages::{PagePlainError, page_plain};
-use super::pool::{Buffer, Pool};
 use super::row::{FrameSealer, PlainRow};
 use super::seal::{Aead, Mask};
 use crate::keys::{ReadKey, SealKey, VerifyKey};
+
+/// Plaintext buffers kept for the next segment that is opened.
+const OPENED_IDLE_MAX: usize = 2;
 
 /// What all segments of one upload have in common. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct FileLayout {
     coder: Arc<ReedSolomon>,
     /// Shards of full segments; at most one segment's worth (64 MiB) lies unused.
     shards: Pool,
+    /// Plaintext of full segments that were opened.
+    opened: Pool,
 }
 
 /// Why settings make no layout.
@@ -59,7 +64,8 @@ impl FileLayout {
         let code = Code::new(code.k(), code.m()).map_err(|_| LayoutError::Code(code))?;
         let coder = ReedSolomon::new(code.k(), code.m()).map_err(|_| LayoutError::Code(code))?;
         let shards = Pool::new(code.rows_per_segment() * UNIT, code.n());
-        Ok(Self { file, suite, code, replicas, coder: Arc::new(coder), shards })
+        let opened = Pool::new(code.segment_plain(), OPENED_IDLE_MAX);
+        Ok(Self { file, suite, code, replicas, coder: Arc::new(coder), shards, opened })
     }
 
     /// The upload.
@@ -94,6 +100,10 @@ impl FileLayout {
 
     pub(super) fn coder(&self) -> &ReedSolomon {
         &self.coder
+    }
+
+    pub(super) fn opened(&self) -> &Pool {
+        &self.opened
     }
 
     /// Index and replica of shard `unit`, if there is such a shard.

@@ -5,12 +5,14 @@
 use core::ops::Range;
 
 use shoal_protocol::SegmentNumber;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::layout::SegmentShape;
 use shoal_protocol::page::SegmentRef;
 use shoal_protocol::{ShardId, sealing::Salt};
 use sia_reed_solomon::ReedSolomon;
 
 use super::open::{OpenError, SegmentOpener};
+use super::seal::Mask;
 use super::segment::{FileLayout, segment_key};
 use crate::keys::{ReadKey, VerifyKey};
 
@@ -115,7 +117,7 @@ impl StoredSegment {
         &self,
         rows: Range<usize>,
         missing: usize,
-        sources: Vec<(usize, Vec<u8>)>,
+        sources: Vec<(usize, impl Into<Buffer>)>,
     ) -> Result<Vec<u8>, RepairError> {
         let shape = UnitsError::Shape;
         let range = self.shard_range(&rows).ok_or(shape("rows"))?;
@@ -125,7 +127,7 @@ impl StoredSegment {
         let mut bytes = match units.get_mut(index).and_then(Option::take) {
             Some((unit, mut bytes)) => {
                 self.unmask(rows.start, unit, &mut bytes)?;
-                bytes
+                core::mem::take(&mut *bytes)
             }
             None => self.rebuild_one(index, self.coded(rows.start, units)?)?,
         };
@@ -159,32 +161,49 @@ impl StoredSegment {
         self.last
     }
 
-    /// Sealed data units of these rows, each k back to back, from any k distinct indices.
-    pub(super) fn sealed_data(
+    /// The k data columns of these rows from any k distinct indices: as they came, with their masks, where all of them
+    /// did, else rebuilt.
+    pub(super) fn columns(
         &self,
         rows: &Range<usize>,
-        sources: Vec<(usize, Vec<u8>)>,
-    ) -> Result<Vec<Vec<u8>>, UnitsError> {
-        let units = self.sort(rows, sources)?;
+        sources: Vec<(usize, impl Into<Buffer>)>,
+    ) -> Result<Vec<Column>, UnitsError> {
+        let k = self.layout.code().k();
+        let mut units = self.sort(rows, sources)?;
+        if units.iter().take(k).all(Option::is_some) {
+            let data = units.drain(..k).flatten();
+            return data.map(|(unit, bytes)| Ok(Column { bytes, mask: Some(self.mask(unit)?) })).collect();
+        }
         let mut coded = self.coded(rows.start, units)?;
         let coder = self.layout.coder();
         coder.reconstruct_data(&mut coded).map_err(|_| UnitsError::Shape("erasure code"))?;
-        let data: Vec<Vec<u8>> = coded.into_iter().take(self.layout.code().k()).flatten().collect();
-        if data.len() == self.layout.code().k() { Ok(data) } else { Err(UnitsError::Shape("erasure code")) }
+        let data = coded.into_iter().take(k).flatten();
+        let columns: Vec<Column> = data.map(|bytes| Column { bytes: bytes.into(), mask: None }).collect();
+        if columns.len() == k { Ok(columns) } else { Err(UnitsError::Shape("erasure code")) }
     }
 
     /// Unmasks the bytes of shard `unit` that begin at row `first_row`.
     pub(super) fn unmask(&self, first_row: usize, unit: usize, bytes: &mut [u8]) -> Result<(), UnitsError> {
-        let place = self.layout.place(unit).ok_or(UnitsError::Shape("number of a shard"))?;
-        self.layout.mask(&self.verify, self.number, place).apply(self.shape.shard_offset(first_row), bytes);
+        self.mask(unit)?.apply(self.shape.shard_offset(first_row), bytes);
         Ok(())
     }
 
+    fn mask(&self, unit: usize) -> Result<Mask, UnitsError> {
+        let place = self.layout.place(unit).ok_or(UnitsError::Shape("number of a shard"))?;
+        Ok(self.layout.mask(&self.verify, self.number, place))
+    }
+
     /// Sources by index, one of each, still masked; refuses what this segment does not have.
-    fn sort(&self, rows: &Range<usize>, sources: Vec<(usize, Vec<u8>)>) -> Result<Vec<Option<Source>>, UnitsError> {
+    fn sort(
+        &self,
+        rows: &Range<usize>,
+        sources: Vec<(usize, impl Into<Buffer>)>,
+    ) -> Result<Vec<Option<Source>>, UnitsError> {
         let range = self.shard_range(rows).ok_or(UnitsError::Shape("rows"))?;
-        let mut units: Vec<Option<Source>> = vec![None; self.layout.code().n()];
+        let mut units: Vec<Option<Source>> = Vec::new();
+        units.resize_with(self.layout.code().n(), || None);
         for (unit, bytes) in sources {
+            let bytes = bytes.into();
             let (index, _) = self.layout.place(unit).ok_or(UnitsError::Shape("number of a shard"))?;
             if bytes.len() as u64 != range.end - range.start {
                 return Err(UnitsError::Shape("length of a shard's rows"));
@@ -210,7 +229,8 @@ impl StoredSegment {
             };
             taken += 1;
             self.unmask(first_row, unit, &mut bytes)?;
-            Ok(Some(bytes))
+            // The coder takes vectors, and keeps them: these do not go back to their pool.
+            Ok(Some(core::mem::take(&mut *bytes)))
         });
         unmasked.collect()
     }
@@ -235,4 +255,12 @@ impl StoredSegment {
 }
 
 /// A shard's number and its masked bytes for some rows.
-type Source = (usize, Vec<u8>);
+type Source = (usize, Buffer);
+
+/// One data column of some rows.
+pub(super) struct Column {
+    /// Its units back to back.
+    pub(super) bytes: Buffer,
+    /// What they are still under.
+    pub(super) mask: Option<Mask>,
+}

@@ -81,7 +81,7 @@ pub(crate) fn read_encoded(
     slot: &Slot,
     id: &ShardId,
     ranges: &[Range<u64>],
-    sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    sink: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
 ) -> Result<ReadOutcome, ReadError> {
     let ranges = chunk_ranges(ranges, slot.length)?;
     let file = files.get(slot.segment).map_err(ReadError::Io)?;
@@ -188,7 +188,7 @@ impl ReadAt for Payload {
 
 /// Gathers verified pieces into pieces of up to [`SINK_BYTES`].
 struct Frames<'a> {
-    sink: &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    sink: &'a mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
     buffer: Vec<u8>,
     bytes: u64,
     stopped: bool,
@@ -208,9 +208,8 @@ impl Write for Frames<'_> {
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
             self.bytes = self.bytes.saturating_add(self.buffer.len() as u64);
-            let flow = (self.sink)(&self.buffer);
-            self.buffer.clear();
-            if flow.is_break() {
+            let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(SINK_BYTES));
+            if (self.sink)(full).is_break() {
                 self.stopped = true;
                 return Err(io::Error::other("stopped by the sink"));
             }

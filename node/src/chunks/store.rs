@@ -304,7 +304,7 @@ impl Store {
         &self,
         id: &ShardId,
         ranges: &[Range<u64>],
-        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+        sink: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
     ) -> Result<ReadOutcome, ReadError> {
         let shared = &self.inner.shared;
         let mut slot = shared.index().candidate(id.as_bytes()).ok_or(ReadError::NotFound)?;
@@ -403,7 +403,7 @@ pub(super) fn check(shared: &Shared, id: &ShardId, payload: &Bytes) -> Result<Ch
     let crc = record::checksum(payload, &outboard);
     let all = [0..payload.len() as u64];
     let rotted = shared.find(id.as_bytes()).filter(|slot| {
-        let mut sink = |_: &[u8]| ControlFlow::Continue(());
+        let mut sink = |_: Vec<u8>| ControlFlow::Continue(());
         read::read_encoded(&shared.files, &shared.codec, slot, id, &all, &mut sink).is_err()
     });
     Ok(Checked { outboard, crc, rotted })

@@ -64,7 +64,7 @@ fn prove(context: &Context, auditor: &NodeId, request: &AuditRequest) -> Result<
         }
         Challenge::Whole { challenge } => {
             let mut payload = Payload::new(*length, whole_hasher(challenge));
-            let mut sink = |piece: &[u8]| payload.take(piece);
+            let mut sink = |piece: Vec<u8>| payload.take(&piece);
             read(context, request, &[0..u64::from(*length)], &mut sink)?;
             payload.finish().map(|hash| hash.to_vec()).ok_or(Refusal::Damaged)
         }
@@ -75,11 +75,11 @@ fn slices(context: &Context, request: &AuditRequest, leaves: &[u32], most: usize
     let ranges: Vec<Range<u64>> =
         leaf_ranges(leaves, request.length).iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
     let mut answer = Vec::new();
-    let mut sink = |piece: &[u8]| {
+    let mut sink = |piece: Vec<u8>| {
         if answer.len().saturating_add(piece.len()) > most {
             return ControlFlow::Break(());
         }
-        answer.extend_from_slice(piece);
+        answer.extend_from_slice(&piece);
         ControlFlow::Continue(())
     };
     read(context, request, &ranges, &mut sink)?;
@@ -90,7 +90,7 @@ fn read(
     context: &Context,
     request: &AuditRequest,
     ranges: &[Range<u64>],
-    sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    sink: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>,
 ) -> Result<(), Refusal> {
     match context.store().read_encoded(&request.shard, ranges, sink) {
         Ok(ReadOutcome::Complete { .. }) => Ok(()),

@@ -15,6 +15,8 @@ use shoal_engine::leases::Lease;
 use shoal_engine::pressure::retry_after_ms;
 use shoal_engine::reservations::Reservations;
 use shoal_engine::vouchers::{self, Grant, Ledger};
+use shoal_protocol::buffer::Pool;
+use shoal_protocol::limits::{ROWS_MAX, UNIT};
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{
@@ -29,6 +31,8 @@ use crate::vouchers::VoucherLog;
 
 /// Shards received at a time: 32 buffers of at most 4 MiB.
 const BUFFERS: usize = 32;
+/// Of those, kept for the next shards: 12 MiB of full ones.
+const SHARDS_IDLE_MAX: usize = 6;
 /// Requests that may wait for the disk at a time: fewer than are answered at a time, so that a slow disk never keeps
 /// the node from answering those that need none.
 const REQUESTS: usize = 128;
@@ -103,6 +107,8 @@ pub(crate) struct Context {
     own_record: Mutex<Signed>,
     addresses: Mutex<Vec<String>>,
     buffers: Arc<Semaphore>,
+    /// What shards are received into.
+    shards: Pool,
     requests: Arc<Semaphore>,
     readers: Arc<Semaphore>,
     stranger_readers: Arc<Semaphore>,
@@ -158,6 +164,7 @@ impl Context {
             own_record: Mutex::new(own_record),
             addresses: Mutex::new(addresses),
             buffers: Arc::new(Semaphore::new(BUFFERS)),
+            shards: Pool::new(ROWS_MAX * UNIT, SHARDS_IDLE_MAX),
             requests: Arc::new(Semaphore::new(REQUESTS)),
             readers: Arc::new(Semaphore::new(READERS)),
             stranger_readers: Arc::new(Semaphore::new(STRANGER_READERS)),
@@ -187,6 +194,11 @@ impl Context {
 
     pub(crate) fn domain(&self) -> Option<String> {
         self.domain.clone()
+    }
+
+    /// Memory for shards that are received; a permit of [`Self::buffers`] is needed for each.
+    pub(crate) const fn shards(&self) -> &Pool {
+        &self.shards
     }
 
     pub(super) fn buffers(&self) -> Arc<Semaphore> {

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::lane::{DataWord, StoreReply, StoreTrailer, encode_message};
 use shoal_protocol::limits::SHARD_MAX;
 use shoal_protocol::receipt::{Receipt, RefusalStatement};
@@ -53,7 +54,7 @@ pub(super) async fn store<S: AsyncRead + AsyncWrite + Unpin>(
         Err(reason) => return refuse_early(context, io, nonce, reason).await,
     };
     let received = tokio::select! {
-        received = receive(io, place.length as usize) => received?,
+        received = receive(io, context.shards().empty(place.length as usize), place.length as usize) => received?,
         () = context.stopped() => {
             reply(context, io, nonce, Err(Refusal::Stopping)).await?;
             return Err(LaneEnd::Stopping);
@@ -82,18 +83,22 @@ enum Received {
     TooLong,
 }
 
-async fn receive<S: AsyncRead + AsyncWrite + Unpin>(io: &mut LaneIo<S>, most: usize) -> Result<Received, LaneEnd> {
-    let mut buffer = BytesMut::with_capacity(most);
+/// Appends what comes to `buffer`, `most` bytes at most.
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut LaneIo<S>,
+    mut buffer: Buffer,
+    most: usize,
+) -> Result<Received, LaneEnd> {
     loop {
         match io.data_word().await? {
             DataWord::Data(length) if length <= most.saturating_sub(buffer.len()) => {
-                io.read_into(&mut buffer, length).await?;
+                io.read_into(&mut *buffer, length).await?;
             }
             DataWord::Data(length) => {
                 io.skip(length).await?;
                 return Ok(Received::TooLong);
             }
-            DataWord::End => return Ok(Received::Whole(buffer.freeze(), io.message().await?)),
+            DataWord::End => return Ok(Received::Whole(Bytes::from_owner(buffer), io.message().await?)),
             DataWord::Abort => {
                 io.abort_number().await?;
                 return Ok(Received::Aborted);

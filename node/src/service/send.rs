@@ -4,7 +4,6 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
-use bytes::Bytes;
 use shoal_protocol::lane::{ABORT, DeliveryReply, RetrieveTrailer, encode_abort, encode_end};
 use shoal_protocol::receipt::{ByteRange, ServeStatement};
 use shoal_protocol::{Nonce, Refusal, ShardId};
@@ -19,8 +18,6 @@ use crate::clock;
 
 /// Frames between disk and lane: 4 x 64 KiB.
 const FRAMES: usize = 4;
-/// Bytes of a length word.
-const WORD: usize = 4;
 /// How long a RETRIEVE waits for a reading thread before it is told BUSY.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
@@ -101,18 +98,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let ranges: Vec<Range<u64>> =
         wanted.ranges.iter().map(|range| u64::from(range.start)..u64::from(range.end)).collect();
-    let (frames, mut ready) = mpsc::channel::<Bytes>(FRAMES);
+    let (pieces, mut ready) = mpsc::channel::<Vec<u8>>(FRAMES);
     let (store, shard) = (context.store().clone(), wanted.shard);
     let reading = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let mut sink = |piece: &[u8]| match frames.blocking_send(frame(piece)) {
+        let mut sink = |piece: Vec<u8>| match pieces.blocking_send(piece) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
         store.read_encoded(&shard, &ranges, &mut sink)
     });
     let mut sent = 0u64;
-    while let Some(frame) = ready.recv().await {
+    while let Some(piece) = ready.recv().await {
         // The reader stops when `ready` is dropped.
         if context.is_stopping() {
             return Ok(Err(Refusal::Stopping));
@@ -120,21 +117,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if io.is_interrupted()? {
             return Ok(Err(Refusal::Cancelled));
         }
-        io.write(&frame).await?;
-        sent = sent.saturating_add(frame.len().saturating_sub(WORD) as u64);
+        // The store hands out pieces no longer than LANE_FRAME_MAX.
+        io.write(&u32::try_from(piece.len()).unwrap_or(u32::MAX).to_be_bytes()).await?;
+        io.write(&piece).await?;
+        sent = sent.saturating_add(piece.len() as u64);
     }
     let outcome = reading.await.map_err(|_| LaneEnd::Protocol("the reader panicked".into()))?;
     Ok(outcome.map(|_| sent).map_err(|error| read_refusal(&error)))
-}
-
-/// One data frame: its length word and its bytes.
-fn frame(piece: &[u8]) -> Bytes {
-    // The store hands out pieces no longer than LANE_FRAME_MAX.
-    let word = u32::try_from(piece.len()).unwrap_or(u32::MAX).to_be_bytes();
-    let mut frame = Vec::with_capacity(piece.len().saturating_add(WORD));
-    frame.extend_from_slice(&word);
-    frame.extend_from_slice(piece);
-    frame.into()
 }
 
 /// The word for what the store said.

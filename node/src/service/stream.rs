@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LaneIo<S> {
     }
 
     /// Appends the next `length` bytes to `out`.
-    pub(crate) async fn read_into(&mut self, out: &mut BytesMut, length: usize) -> Result<(), LaneEnd> {
+    pub(crate) async fn read_into(&mut self, out: &mut impl BufMut, length: usize) -> Result<(), LaneEnd> {
         let mut left = length;
         while left > 0 {
             let mut space = (&mut *out).limit(left);

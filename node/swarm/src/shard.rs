@@ -24,6 +24,9 @@ use crate::pool::LanePool;
 /// The whole BUSY answer: abort marker and the number of `busy`.
 pub const BUSY_ANSWER: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0, 3];
 
+/// Most bytes read at once: what muxers put into a frame.
+const READ_STEP: usize = 16 * 1024;
+
 /// What is known of the first bytes from the acceptor.
 #[derive(Debug)]
 enum Greeting {
@@ -120,7 +123,9 @@ impl AsyncRead for LaneStream {
                 return Poll::Ready(Ok(()));
             }
         }
-        let count = ready!(this.poll_stream(cx, buf.initialize_unfilled()))?;
+        // The stream wants bytes that are set: no more of them are than it has at a time.
+        let step = buf.remaining().min(READ_STEP);
+        let count = ready!(this.poll_stream(cx, buf.initialize_unfilled_to(step)))?;
         buf.advance(count);
         Poll::Ready(Ok(()))
     }

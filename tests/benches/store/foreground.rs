@@ -190,7 +190,7 @@ impl Load {
             let id = self.live[(at as usize * 7 + number as usize * step) % self.live.len()];
             let store = self.store.clone();
             tasks.push(self.runtime.spawn_blocking(move || {
-                let mut sink = |_: &[u8]| ControlFlow::Continue(());
+                let mut sink = |_: Vec<u8>| ControlFlow::Continue(());
                 let start = (number % 4) * BYTES as u64;
                 let bytes = [start..start + BYTES as u64];
                 store.read_encoded(&id, &bytes, &mut sink).unwrap();

@@ -243,7 +243,7 @@ fn complete(store: &Store, id: &ShardId) -> bool {
     let whole = [0..u64::from(length)];
     let mut out = Vec::new();
     let read = store.read_encoded(id, &whole, &mut |bytes| {
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(&bytes);
         ControlFlow::Continue(())
     });
     let Ok(mut verifier) = SliceVerifier::new(*id, u64::from(length), &whole) else {

@@ -95,7 +95,7 @@ fn content(n: u64) -> Vec<u8> {
 fn assert_reads(store: &Store, n: u64) {
     let payload = content(n);
     let mut read = 0;
-    let mut sink = |piece: &[u8]| {
+    let mut sink = |piece: Vec<u8>| {
         read += piece.len();
         ControlFlow::Continue(())
     };

@@ -1,10 +1,12 @@
 //! Files go in and come out over the in-memory swarm: all sizes at the edges, all subsets of dead nodes.
 
+use futures::TryStreamExt;
 use shoal_client::client::{Failure, RetrieveError};
 use shoal_client::memory::Fault;
 use shoal_tests::budget::{SPARSE_BYTES, SUBSETS_8_8};
 use shoal_tests::sample::{MemoryWorld, PASSWORD, bytes, file, one_file, options};
 use std::io::{self, Read};
+use std::pin::pin;
 
 const P: usize = 65_520;
 
@@ -154,12 +156,12 @@ async fn a_long_sparse_file_comes_back() {
     let opened = world.open(&uploaded.capabilities.locate, PASSWORD).await.unwrap();
     let pieces = opened.tree().pieces(&opened.tree().entries[0], 0..size).unwrap();
     let (mut seen, mut zero) = (0u64, true);
-    let mut sink = |_: usize, bytes: &[u8]| {
-        seen += bytes.len() as u64;
-        zero &= bytes.iter().all(|byte| *byte == 0);
-        Ok(())
-    };
-    world.client.read(&opened, &world.fleet(), &pieces, &mut sink, &|_| {}).await.unwrap();
+    let fleet = world.fleet();
+    let mut read = pin!(world.client.read(&opened, &fleet, &pieces));
+    while let Some(piece) = read.try_next().await.unwrap() {
+        seen += piece.bytes.len() as u64;
+        zero &= piece.bytes.iter().all(|byte| *byte == 0);
+    }
     assert_eq!(seen, size);
     assert!(zero);
 }

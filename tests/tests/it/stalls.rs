@@ -2,15 +2,17 @@
 //! ones are named, and a node that stands still holds nobody up.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use shoal_client::client::{Client, Fleet, OpenFile, Secret, UploadProgress};
+use futures::TryStreamExt;
+use shoal_client::client::{Client, Fleet, OpenFile, ReadPiece, Secret, UploadProgress};
 use shoal_client::memory::{Fault, MemorySwarm};
 use shoal_client::transfer::TransferError;
 use shoal_client::transport::{RetrieveJob, ShardTransport, StoreJob};
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::control::{Request, Response};
 use shoal_protocol::{NetworkId, NodeId, Refusal, SegmentNumber, Signed};
 use shoal_tests::budget::say;
@@ -47,7 +49,7 @@ impl ShardTransport for Slow {
         self.inner.store(node, job).await
     }
 
-    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Bytes, TransferError> {
+    async fn retrieve(&self, node: NodeId, job: RetrieveJob) -> Result<Buffer, TransferError> {
         let delay = self.delays.lock().unwrap().get(&node).copied();
         tokio::time::sleep(delay.unwrap_or(Duration::from_millis(5))).await;
         self.inner.retrieve(node, job).await
@@ -57,13 +59,9 @@ impl ShardTransport for Slow {
 async fn read_all<T: ShardTransport>(client: &Client<T>, fleet: &Fleet, file: &OpenFile) -> Vec<u8> {
     let entry = &file.tree().entries[0];
     let pieces = file.tree().pieces(entry, 0..entry.size).unwrap();
-    let mut out = Vec::new();
-    let mut sink = |_: usize, bytes: &[u8]| {
-        out.extend_from_slice(bytes);
-        Ok(())
-    };
-    client.read(file, fleet, &pieces, &mut sink, &|_| {}).await.unwrap();
-    out
+    let read = client.read(file, fleet, &pieces);
+    let pieces: Vec<ReadPiece> = read.try_collect().await.unwrap();
+    pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect()
 }
 
 /// What may be wrong with a holder.
@@ -188,14 +186,13 @@ async fn a_holder_that_stands_still_delays_a_retrieval_by_seconds_and_is_named()
     let mut out = Vec::new();
     let mut stopped = None;
     let begun = Instant::now();
-    let mut sink = |_: usize, bytes: &[u8]| {
-        out.extend_from_slice(bytes);
+    let mut read = pin!(client.read(&file, &fleet, &pieces));
+    while let Some(piece) = read.try_next().await.unwrap() {
+        out.extend_from_slice(&piece.bytes);
         if out.len() > content.len() / 4 && stopped.is_none() {
             stopped = Some(Stopped::new(&nodes[2]));
         }
-        Ok(())
-    };
-    client.read(&file, &fleet, &pieces, &mut sink, &|_| {}).await.unwrap();
+    }
     let late = begun.elapsed().saturating_sub(clean);
     assert!(out == content);
     let still: NodeId = nodes[2].id.parse().unwrap();

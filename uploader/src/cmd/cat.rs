@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use serde_json::json;
-use shoal_client::client::RetrieveError;
+use shoal_client::client::{ReadPiece, RetrieveError};
 use shoal_client::manifest::{FileTree, Piece, PieceError};
 use shoal_protocol::page::{Entry, EntryKind};
 
@@ -19,6 +19,7 @@ use crate::report::Outcome;
 use crate::session::variable;
 use crate::target::is_capability;
 use crate::text::plain;
+use crate::writing::{GivenUp, Writing};
 
 pub(crate) async fn run(common: &Common, args: CatArgs) -> Result<Outcome, Problem> {
     refuse_json(common)?;
@@ -113,8 +114,9 @@ pub(super) async fn to_stdout(opened: &Opened, entry: &Entry, range: Range<u64>)
         let bytes = inline.get(at(range.start)..at(range.end)).unwrap_or_default();
         stdout.write_all(bytes).map_err(RetrieveError::Output)
     } else {
-        let mut sink = |_: usize, bytes: &[u8]| stdout.write_all(bytes);
-        opened.session.client.read(&opened.file, &opened.session.fleet, &pieces, &mut sink, &|_| {}).await
+        let write = move |piece: Option<ReadPiece>| piece.map_or(Ok(()), |piece| stdout.write_all(&piece.bytes));
+        let pieces = opened.session.client.read(&opened.file, &opened.session.fleet, &pieces);
+        Writing::start(GivenUp::Leave, write)?.all(pieces, |_| {}).await
     };
     match written {
         Err(RetrieveError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -3,14 +3,16 @@
 
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{Advice, AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use serde_json::json;
-use shoal_client::client::{Client, Fleet, OpenFile, ReadProgress, RetrieveError};
-use shoal_client::manifest::Piece;
+use shoal_client::client::{Client, Fleet, OpenFile, ReadPiece, RetrieveError};
+use shoal_client::manifest::{FileTree, Piece};
 use shoal_client::transport::ShardTransport;
 use shoal_protocol::ByteCount;
 use shoal_protocol::page::{Entry, EntryKind};
@@ -24,7 +26,12 @@ use crate::progress::{ReadBar, wanted};
 use crate::report::Outcome;
 use crate::stage::Stage;
 use crate::text::{count, plain};
+use crate::writing::{GivenUp, Writing};
 
+/// Bytes of a file that are written before the disk is waited for.
+const SYNC_BYTES: u64 = 32 << 20;
+/// Bytes at the end of a file that the system is not told to forget: whoever retrieves a file opens it next.
+const RECENT_BYTES: u64 = 64 << 20;
 /// Bits of a mode that are restored.
 const MODE_MASK: u32 = 0o1777;
 
@@ -60,11 +67,11 @@ pub(crate) async fn run(common: &Common, args: RetrieveArgs) -> Result<Outcome, 
         }
         return Ok(Outcome { details, stdout, warnings: opened.close().await, ..Outcome::default() });
     }
-    let stage = Stage::new(&target, force)?;
+    let stage = Arc::new(Stage::new(&target, force)?);
     let bar = ReadBar::new(wanted(common.json, common.quiet), bytes);
     fetch(&opened.session.client, &opened.session.fleet, &opened.file, &Staging { stage: &stage, strip, bar: &bar })
         .await?;
-    let (target, entries) = (stage.commit()?, opened.entries()?);
+    let (target, entries) = (commit(stage)?, opened.entries()?);
     bar.done();
     let mut warnings = restore_directories(entries, &target, strip);
     let summary = vec![format!("wrote {number} ({}) to {}", ByteCount(bytes), plain(&shown))];
@@ -104,7 +111,7 @@ fn below(target: &Path, relative: &str) -> PathBuf {
 
 /// Where content goes on its way.
 pub(super) struct Staging<'a> {
-    pub(super) stage: &'a Stage,
+    pub(super) stage: &'a Arc<Stage>,
     pub(super) strip: usize,
     pub(super) bar: &'a ReadBar,
 }
@@ -127,7 +134,7 @@ pub(super) async fn fetch<T: ShardTransport>(
             (EntryKind::File, Some(inline)) => {
                 let mut file = stage.file(relative(entry, strip))?;
                 file.write_all(inline).and_then(|()| restore_file(&file, entry)).map_err(RetrieveError::Output)?;
-                bar.on(ReadProgress { bytes: entry.size });
+                bar.on(entry.size);
             }
             (EntryKind::File, None) => {
                 let pieces = pieces(tree, entry, 0..entry.size)?;
@@ -137,10 +144,13 @@ pub(super) async fn fetch<T: ShardTransport>(
             (EntryKind::Symlink, _) => {}
         }
     }
-    let mut writer = Writer { stage, entries: &tree.entries, strip, owners, current: None };
-    let mut sink = |piece: usize, bytes: &[u8]| writer.write(piece, bytes);
-    client.read(file, fleet, &all, &mut sink, &|progress| bar.on(progress)).await?;
-    writer.finish().map_err(RetrieveError::Output)?;
+    let mut writer = Writer { stage: Arc::clone(stage), tree: Arc::clone(tree), strip, owners, current: None };
+    let write = move |piece: Option<ReadPiece>| match piece {
+        Some(piece) => writer.write(piece.index, &piece.bytes),
+        None => writer.finish(),
+    };
+    // Waited for: its files are in the stage, which removes itself when it is given up.
+    Writing::start(GivenUp::Wait, write)?.all(client.read(file, fleet, &all), |bytes| bar.on(bytes)).await?;
     for entry in tree.entries.iter().filter(|entry| entry.kind == EntryKind::Symlink) {
         let path = stage.symlink(relative(entry, strip), entry.inline.as_deref().unwrap_or_default())?;
         // A link without its time is still the link.
@@ -149,36 +159,68 @@ pub(super) async fn fetch<T: ShardTransport>(
     Ok(())
 }
 
+/// The staged content at its target. Nobody writes into it any more.
+pub(super) fn commit(stage: Arc<Stage>) -> Result<PathBuf, OutputError> {
+    match Arc::try_unwrap(stage) {
+        Ok(stage) => stage.commit(),
+        Err(_) => unreachable!("the thread that writes has ended"),
+    }
+}
+
 /// Writes the files of the stream, one open at a time.
-struct Writer<'a> {
-    stage: &'a Stage,
-    entries: &'a [Entry],
+struct Writer {
+    stage: Arc<Stage>,
+    tree: Arc<FileTree>,
     strip: usize,
     /// Entry of each piece.
     owners: Vec<usize>,
-    current: Option<(usize, File, u64)>,
+    current: Option<Current>,
 }
 
-impl Writer<'_> {
-    fn write(&mut self, piece: usize, bytes: &[u8]) -> io::Result<()> {
-        let owner = *self.owners.get(piece).ok_or_else(|| contradiction("bytes of no file".into()))?;
-        if self.current.as_ref().is_none_or(|(index, ..)| *index != owner) {
-            self.finish()?;
-            let entry = self.entries.get(owner).ok_or_else(|| contradiction("bytes of no file".into()))?;
-            let file = self.stage.file(relative(entry, self.strip)).map_err(into_io)?;
-            self.current = Some((owner, file, 0));
-        }
-        if let Some((_, file, written)) = &mut self.current {
-            file.write_all(bytes)?;
-            *written = written.saturating_add(bytes.len() as u64);
+/// The file that is open.
+struct Current {
+    /// Its entry.
+    index: usize,
+    file: File,
+    written: u64,
+    /// Bytes that are on the disk.
+    synced: u64,
+}
+
+impl Current {
+    /// Appends, and has the disk keep up: or all of a large file would have to be waited for in the end, and would take
+    /// the place of other programs' files in memory until then.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        if self.written.saturating_sub(self.synced) >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.written;
+            if let Some(old) = NonZeroU64::new(self.synced.saturating_sub(RECENT_BYTES)) {
+                // The system need not follow.
+                let _ = rustix::fs::fadvise(&self.file, 0, Some(old), Advice::DontNeed);
+            }
         }
         Ok(())
+    }
+}
+
+impl Writer {
+    fn write(&mut self, piece: usize, bytes: &[u8]) -> io::Result<()> {
+        let owner = *self.owners.get(piece).ok_or_else(|| contradiction("bytes of no file".into()))?;
+        if self.current.as_ref().is_none_or(|current| current.index != owner) {
+            self.finish()?;
+            let entry = self.tree.entries.get(owner).ok_or_else(|| contradiction("bytes of no file".into()))?;
+            let file = self.stage.file(relative(entry, self.strip)).map_err(into_io)?;
+            self.current = Some(Current { index: owner, file, written: 0, synced: 0 });
+        }
+        self.current.as_mut().map_or(Ok(()), |current| current.append(bytes))
     }
 
     /// Ends the file that is open.
     fn finish(&mut self) -> io::Result<()> {
-        let Some((index, file, written)) = self.current.take() else { return Ok(()) };
-        match self.entries.get(index) {
+        let Some(Current { index, file, written, .. }) = self.current.take() else { return Ok(()) };
+        match self.tree.entries.get(index) {
             Some(entry) if entry.size == written => restore_file(&file, entry),
             _ => Err(contradiction(format!("a file got {written} bytes, which is not its size"))),
         }
@@ -271,25 +313,31 @@ mod tests {
     fn writer_splits_pieces_into_files_and_checks_sizes() {
         let place = tempfile::tempdir().unwrap();
         let target = place.path().join("out");
-        let entries = [entry("d/a", EntryKind::File, 3), entry("d/b", EntryKind::File, 2)];
-        let stage = Stage::new(&target, false).unwrap();
-        let mut writer = Writer { stage: &stage, entries: &entries, strip: 1, owners: vec![0, 0, 1], current: None };
+        let entries = vec![entry("d/a", EntryKind::File, 3), entry("d/b", EntryKind::File, 2)];
+        let tree = Arc::new(FileTree { entries, segments: vec![], pages: vec![] });
+        let writer = |stage: &Arc<Stage>, owners: Vec<usize>| {
+            let (stage, tree) = (Arc::clone(stage), Arc::clone(&tree));
+            Writer { stage, tree, strip: 1, owners, current: None }
+        };
+        let stage = Arc::new(Stage::new(&target, false).unwrap());
+        let mut first = writer(&stage, vec![0, 0, 1]);
         for (piece, bytes) in [(0, b"x".as_slice()), (0, b"y"), (1, b"z"), (2, b"uv")] {
-            writer.write(piece, bytes).unwrap();
+            first.write(piece, bytes).unwrap();
         }
-        assert!(writer.write(9, b"").is_err());
-        writer.finish().unwrap();
-        stage.commit().unwrap();
+        assert!(first.write(9, b"").is_err());
+        first.finish().unwrap();
+        drop(first);
+        commit(stage).unwrap();
         assert_eq!(fs::read(target.join("a")).unwrap(), b"xyz");
         let found = fs::metadata(target.join("b")).unwrap();
         assert_eq!(found.permissions().mode() & 0o7777, 0o640, "set-id bits stay away");
         assert_eq!(found.modified().unwrap(), system_time(1_000_000_000_500));
 
-        let short = Stage::new(&place.path().join("short"), false).unwrap();
-        let mut writer = Writer { stage: &short, entries: &entries, strip: 1, owners: vec![0], current: None };
-        writer.write(0, b"x").unwrap();
-        assert!(writer.finish().is_err());
-        drop(short);
+        let short = Arc::new(Stage::new(&place.path().join("short"), false).unwrap());
+        let mut second = writer(&short, vec![0]);
+        second.write(0, b"x").unwrap();
+        assert!(second.finish().is_err());
+        drop((short, second));
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     }
 

@@ -15,7 +15,7 @@ use shoal_protocol::sealing::KdfParams;
 use shoal_protocol::{NetworkId, NodeId, Suite};
 use zeroize::Zeroizing;
 
-use super::retrieve::{Staging, fetch, place, restore_directories};
+use super::retrieve::{Staging, commit, fetch, place, restore_directories};
 use super::shards::Holdings;
 use crate::exit::Problem;
 use crate::output::write_private;
@@ -76,10 +76,10 @@ impl World {
     async fn retrieve(&self, file: &OpenFile, out: &Path) -> Result<(), Problem> {
         let entries = &file.tree().entries;
         let (out, strip) = place(entries, Some(out.to_owned()))?;
-        let stage = Stage::new(&out, false)?;
+        let stage = Arc::new(Stage::new(&out, false)?);
         let bar = ReadBar::new(false, 1);
         fetch(&self.client, &self.fleet, file, &Staging { stage: &stage, strip, bar: &bar }).await?;
-        let out = stage.commit()?;
+        let out = commit(stage)?;
         assert_eq!(restore_directories(entries, &out, strip), Vec::<String>::new());
         Ok(())
     }

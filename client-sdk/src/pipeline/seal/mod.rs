@@ -66,6 +66,19 @@ impl Aead {
         self.0.open(nonce, aad, sealed, tag)?;
         Ok(sealed)
     }
+
+    /// Opens `unit` (ciphertext and tag) into `plain`, which is 16 bytes shorter. After an error what is there counts
+    /// for nothing.
+    pub(crate) fn open_into(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        unit: &[u8],
+        plain: &mut [u8],
+    ) -> Result<(), TagMismatch> {
+        let (sealed, tag) = unit.split_last_chunk::<TAG>().ok_or(TagMismatch)?;
+        self.0.open_into(nonce, aad, sealed, tag, plain)
+    }
 }
 
 /// The keystream of one shard.

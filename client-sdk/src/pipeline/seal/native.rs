@@ -49,6 +49,18 @@ impl Aead {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag, in_out).map(|_| ()).map_err(|_| TagMismatch)
     }
+
+    pub(super) fn open_into(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        sealed: &[u8],
+        tag: &[u8; TAG],
+        plain: &mut [u8],
+    ) -> Result<(), TagMismatch> {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        self.0.open_separate_gather(nonce, Aad::from(aad), sealed, tag, plain).map_err(|_| TagMismatch)
+    }
 }
 
 /// AES-256 in counter mode.

@@ -54,6 +54,18 @@ impl Aead {
         }
         .map_err(|_| TagMismatch)
     }
+
+    pub(super) fn open_into(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        sealed: &[u8],
+        tag: &[u8; TAG],
+        plain: &mut [u8],
+    ) -> Result<(), TagMismatch> {
+        plain.copy_from_slice(sealed);
+        self.open(nonce, aad, plain, tag)
+    }
 }
 
 /// AES-256 in counter mode.

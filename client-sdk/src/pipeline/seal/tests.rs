@@ -25,10 +25,16 @@ fn seal_both(suite: Suite, key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plain: 
     native.open(nonce, aad, &mut opened, &tag).unwrap();
     portable.open(nonce, aad, &mut opened_too, &tag).unwrap();
     assert_eq!((opened.as_slice(), opened_too.as_slice()), (plain, plain));
+    let (mut into, mut into_too) = (vec![0xee; plain.len()], vec![0xee; plain.len()]);
+    native.open_into(nonce, aad, &a, &tag, &mut into).unwrap();
+    portable.open_into(nonce, aad, &a, &tag, &mut into_too).unwrap();
+    assert_eq!((into.as_slice(), into_too.as_slice()), (plain, plain));
     let mut bad = tag;
     bad[15] ^= 0x80;
     assert_eq!(native.open(nonce, aad, &mut a.clone(), &bad), Err(TagMismatch));
     assert_eq!(portable.open(nonce, aad, &mut a.clone(), &bad), Err(TagMismatch));
+    assert_eq!(native.open_into(nonce, aad, &a, &bad, &mut into), Err(TagMismatch));
+    assert_eq!(portable.open_into(nonce, aad, &a, &bad, &mut into_too), Err(TagMismatch));
     (a, tag)
 }
 

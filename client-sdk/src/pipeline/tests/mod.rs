@@ -5,6 +5,7 @@ mod round_trip;
 mod tamper;
 mod verifying;
 
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::layout::Code;
 use shoal_protocol::{FileId, SegmentNumber, Suite};
 
@@ -72,7 +73,7 @@ fn sources(
     units.iter().map(|unit| (*unit, segment.shards[*unit].bytes[range.clone()].to_vec())).collect()
 }
 
-fn open_all(layout: &FileLayout, segment: &SegmentShards, units: &[usize]) -> Result<Vec<u8>, OpenError> {
+fn open_all(layout: &FileLayout, segment: &SegmentShards, units: &[usize]) -> Result<Buffer, OpenError> {
     let opener = opener(layout, segment);
     let rows = 0..opener.stored().shape().rows();
     let sources = sources(segment, opener.stored(), &rows, units);

@@ -11,7 +11,7 @@ fn all_rows(layout: &FileLayout, segment: &SegmentShards, units: &[usize]) -> (S
     (opener, sources)
 }
 
-fn open(opener: &SegmentOpener, sources: Rows) -> Result<Vec<u8>, OpenError> {
+fn open(opener: &SegmentOpener, sources: Rows) -> Result<Buffer, OpenError> {
     opener.open_rows(0..opener.stored().shape().rows(), sources)
 }
 
@@ -137,7 +137,9 @@ fn units_of_another_shape_are_refused() {
     let layout = layout(SUITES[0], code(2, 1), 1);
     let segment = &seal_all(&layout, &pattern(200_000))[0];
     let (opener, good) = all_rows(&layout, segment, &[0, 1]);
-    let shape = |result: Result<Vec<u8>, OpenError>| matches!(result, Err(OpenError::Units(UnitsError::Shape(_))));
+    fn shape<T>(result: Result<T, OpenError>) -> bool {
+        matches!(result, Err(OpenError::Units(UnitsError::Shape(_))))
+    }
     let mut cut = good.clone();
     cut[1].1.pop();
     assert!(shape(open(&opener, cut)));
@@ -151,7 +153,7 @@ fn units_of_another_shape_are_refused() {
     }
     assert!(shape(opener.open_rows(0..9, good.clone())));
     assert!(shape(opener.open_rows(usize::MAX - 1..usize::MAX, good.clone())));
-    assert!(shape(opener.open_rows(0..0, vec![])));
+    assert!(shape(opener.open_rows(0..0, Rows::new())));
     assert!(shape(opener.open_frame(9, 0, good[0].1.clone())));
     assert!(shape(opener.open_frame(0, 0, vec![])));
     assert!(shape(opener.open_frame(0, 30, good[0].1[..65_536].to_vec())));

@@ -82,9 +82,9 @@ pub(super) async fn put(store: &Store, group: GroupId, bytes: &Bytes) -> Result<
 
 pub(super) fn encoded(store: &Store, id: &ShardId, ranges: &[Range<u64>]) -> Result<Vec<u8>, ReadError> {
     let mut out = Vec::new();
-    let mut sink = |bytes: &[u8]| {
+    let mut sink = |bytes: Vec<u8>| {
         assert!(bytes.len() <= 64 * 1024);
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(&bytes);
         ControlFlow::Continue(())
     };
     let outcome = store.read_encoded(id, ranges, &mut sink)?;

@@ -46,7 +46,7 @@ fn what_is_stored_is_read_after_reopening_and_decodes_as_clients_do() {
     assert!(matches!(encoded(&store, &id, &vec![0..1; 65]), Err(ReadError::Ranges(65))));
     assert!(matches!(encoded(&store, &ShardId::of(b"none"), &[0..1]), Err(ReadError::NotFound)));
     let mut pieces = 0;
-    let mut stop = |_: &[u8]| {
+    let mut stop = |_: Vec<u8>| {
         pieces += 1;
         ControlFlow::Break(())
     };
@@ -250,8 +250,8 @@ fn rot_under_an_open_store_is_an_error_and_never_wrong_bytes() {
         bytes[at] ^= 1;
         set_first_segment(&vfs, &bytes);
         let mut out = Vec::new();
-        let mut sink = |bytes: &[u8]| {
-            out.extend_from_slice(bytes);
+        let mut sink = |bytes: Vec<u8>| {
+            out.extend_from_slice(&bytes);
             ControlFlow::Continue(())
         };
         let result = store.read_encoded(&id, &[0..200_000], &mut sink);

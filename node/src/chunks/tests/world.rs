@@ -141,8 +141,8 @@ pub(super) fn finish(mut writer: Writer) {
 pub(super) fn stream(shared: &Shared, id: &ShardId) -> Option<(Vec<u8>, Result<ReadOutcome, ReadError>)> {
     let slot = shared.index().candidate(id.as_bytes())?;
     let mut out = Vec::new();
-    let mut sink = |bytes: &[u8]| {
-        out.extend_from_slice(bytes);
+    let mut sink = |bytes: Vec<u8>| {
+        out.extend_from_slice(&bytes);
         ControlFlow::Continue(())
     };
     let all = [0..u64::from(slot.length)];

@@ -18,6 +18,7 @@ use ed25519_dalek::SigningKey;
 use shoal_client::net::LaneTransport;
 use shoal_client::transfer::{Expected, SILENCE_MS, check_receipt};
 use shoal_client::transport::{Meter, RetrieveJob, ShardTransport, StoreJob};
+use shoal_protocol::buffer::Buffer;
 use shoal_protocol::control::{Hello, Request, Reserve, Response};
 use shoal_protocol::group::Group;
 use shoal_protocol::limits::LEASE_MS_DEFAULT;
@@ -126,7 +127,7 @@ impl Peer {
         Ok(shard)
     }
 
-    async fn retrieve(&self, shard: ShardId, length: u32, end: u32) -> Result<Bytes> {
+    async fn retrieve(&self, shard: ShardId, length: u32, end: u32) -> Result<Buffer> {
         let (ranges, nonce) = (vec![ByteRange { start: 0, end }], Nonce::from_bytes([1; 16]));
         let job = RetrieveJob { shard, length, ranges, nonce, meter: Meter::default() };
         Ok(self.lanes.retrieve(self.node, job).await?)

@@ -194,7 +194,7 @@ async fn besiege(name: &str, strangers: usize, stores: usize, more: &[&str]) {
 
     let another = member.store(2, 100_000).await.unwrap();
     for (shard, seed) in [(shard, 1), (another, 2)] {
-        assert_eq!(member.retrieve(shard, 100_000, 100_000).await.unwrap(), bytes(seed, 100_000));
+        assert_eq!(*member.retrieve(shard, 100_000, 100_000).await.unwrap(), bytes(seed, 100_000));
     }
     assert_ne!(files(&node.data), files_before, "what a member stores is seen by this comparison");
     let asked = member.lanes.request(member.node, Request::Peers { after: None }, WAIT).await.unwrap();
