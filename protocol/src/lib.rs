@@ -25,6 +25,7 @@ pub mod layout;
 pub mod limits;
 pub mod link;
 pub mod loss;
+pub mod mesh;
 pub mod network;
 pub mod page;
 pub mod peer_record;

@@ -18,6 +18,7 @@ pub mod ceilings;
 pub mod counters;
 pub mod directory;
 pub mod leases;
+pub mod mesh;
 pub mod pressure;
 pub mod records;
 pub mod reservations;

@@ -1,0 +1,2 @@
+//! The private network on the wire: what two members of one network must agree on so that packets find their way and
+//! nobody on it can read them. Pure like all of this crate.
