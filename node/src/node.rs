@@ -44,6 +44,8 @@ use crate::vouchers::{VoucherLog, VoucherLogError};
 const DEFAULT_QUOTA: u64 = 25_000_000_000;
 /// Requests answered at a time.
 const ANSWERS: usize = 256;
+/// After this long without a shard, twice as long at most, the memory kept for the next ones is given back.
+const SHARDS_REST: Duration = Duration::from_secs(20);
 /// How long transfers under way may take to end when the node stops; with the next two, less than two seconds.
 const TRANSFERS_STOP: Duration = Duration::from_millis(300);
 /// How long the swarm may take to say goodbye.
@@ -293,7 +295,14 @@ async fn answer_requests(context: Arc<Context>, mut requests: mpsc::Receiver<Inb
 }
 
 async fn serve_lanes(context: Arc<Context>, mut lanes: mpsc::Receiver<shoal_swarm::InboundLane>) {
-    while let Some(inbound) = lanes.recv().await {
-        tokio::spawn(lane::serve(Arc::clone(&context), inbound));
+    let mut rest = tokio::time::interval(SHARDS_REST);
+    loop {
+        tokio::select! {
+            lane = lanes.recv() => match lane {
+                Some(inbound) => drop(tokio::spawn(lane::serve(Arc::clone(&context), inbound))),
+                None => return,
+            },
+            _ = rest.tick() => context.shards().rest(),
+        }
     }
 }

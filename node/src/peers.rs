@@ -28,8 +28,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 const UNDER_WAY_MAX: usize = 128;
 /// How often the node's own record is signed anew.
 const RENEW: Duration = Duration::from_secs(300);
-/// After this long without a shard, twice as long at most, the memory kept for the next ones is given back.
-const REST: Duration = Duration::from_secs(20);
 
 /// What a dial or question came to.
 enum Done {
@@ -56,7 +54,6 @@ impl Peers {
         let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         let mut tick = tokio::time::interval(TICK);
         let mut renew = tokio::time::interval(RENEW);
-        let mut rest = tokio::time::interval(REST);
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -67,7 +64,6 @@ impl Peers {
                 Some(done) = under_way.next(), if !under_way.is_empty() => self.done(done),
                 _ = tick.tick() => self.context.engine().directory.handle_timeout(clock::now()),
                 _ = renew.tick() => self.renew(),
-                _ = rest.tick() => self.context.shards().rest(),
             }
             while under_way.len() < UNDER_WAY_MAX {
                 let effect = self.context.engine().directory.poll();

@@ -68,6 +68,12 @@ pub const AUDIT_TOKEN: usize = 16;
 pub const AUDIT_ROUNDS_MAX: u8 = 64;
 /// Most ranges of one RETRIEVE.
 pub const RANGES_MAX: usize = 64;
+/// Silence that ends a transfer of a shard on either side, milliseconds.
+pub const TRANSFER_SILENCE_MS: u64 = 15_000;
+/// Time over which the slowest allowed rate of a transfer is measured, milliseconds.
+pub const TRANSFER_WINDOW_MS: u64 = 20_000;
+/// Bytes that must move within that time: 8 KiB/s.
+pub const TRANSFER_WINDOW_BYTES: u64 = 8 * 1024 * TRANSFER_WINDOW_MS / 1000;
 /// Freshness window of addressed messages, milliseconds, both ways.
 pub const FRESHNESS_MS: u64 = 120_000;
 /// Longest network name, bytes.

@@ -21,7 +21,7 @@ use crate::pipeline::StoredSegment;
 use crate::transport::ShardTransport;
 
 /// Coded bytes fetched ahead, at most; at least one segment.
-const AHEAD_BYTES: usize = 64 << 20;
+const AHEAD_BYTES: usize = 32 << 20;
 /// Segments fetched ahead, at most.
 const AHEAD_SEGMENTS: usize = 8;
 

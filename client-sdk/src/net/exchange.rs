@@ -14,7 +14,7 @@ use shoal_protocol::lane::{
     DataWord, DeliveryReply, Header, RetrieveTrailer, StoreReply, StoreTrailer, encode_abort, encode_end,
     encode_message, message_length,
 };
-use shoal_protocol::limits::{LANE_FRAME_MAX, LANE_MESSAGE_MAX, SHARD_MAX};
+use shoal_protocol::limits::{LANE_FRAME_MAX, LANE_MESSAGE_MAX, SHARD_MAX, TRANSFER_SILENCE_MS};
 use shoal_protocol::receipt::{DeliveryReceipt, RefusalStatement, ServeStatement};
 use shoal_protocol::signed::ensure_fresh;
 use shoal_protocol::{NetworkId, NodeId, Refusal, Signed, UnixMillis};
@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::pipeline::SliceVerifier;
-use crate::transfer::{Pace, SILENCE_MS, TransferError, append_wanted};
+use crate::transfer::{Pace, TransferError, append_wanted};
 use crate::transport::{Meter, RetrieveJob, StoreJob};
 
 /// Ends when the caller gives up: its sender is dropped, and never used.
@@ -77,7 +77,7 @@ struct Watchdog {
 
 impl Watchdog {
     fn new() -> Self {
-        Self::with_silence(SILENCE_MS)
+        Self::with_silence(TRANSFER_SILENCE_MS)
     }
 
     fn with_silence(silence_ms: u64) -> Self {
@@ -547,7 +547,7 @@ mod tests {
             nonce,
             shard: ShardId::of(&bytes),
             bytes,
-            silence_ms: SILENCE_MS,
+            silence_ms: TRANSFER_SILENCE_MS,
         };
         let (stop, cancelled) = oneshot::channel();
         let taking = async {
@@ -600,7 +600,7 @@ mod tests {
                 let refusal = Signed::seal(&statement, &SigningKey::from_bytes(&NODE), &network());
                 let _ = far.write_all(&encode_message(&StoreReply::Refused(refusal))).await;
             });
-            let reply = read_reply(&mut near, SILENCE_MS, all_sent).await;
+            let reply = read_reply(&mut near, TRANSFER_SILENCE_MS, all_sent).await;
             assert_eq!(reply.is_ok(), good, "{sending:?}: {reply:?}");
             answering.abort();
         }

@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::pace::{WINDOW_BYTES, WINDOW_MS};
+use shoal_protocol::limits::{TRANSFER_WINDOW_BYTES, TRANSFER_WINDOW_MS};
 
 /// Transfers at once whatever the uplink: below, distance and not bandwidth decides.
 pub const CROWD_MIN: usize = 8;
 /// What each transfer is to get, bytes a second: eight times what ends one.
-const COMFORT: u64 = 8 * (WINDOW_BYTES * 1000 / WINDOW_MS);
+const COMFORT: u64 = 8 * (TRANSFER_WINDOW_BYTES * 1000 / TRANSFER_WINDOW_MS);
 /// Time over which the uplink is measured, milliseconds.
 const MEASURED_MS: u64 = 10_000;
 /// Receipts kept, at most.
@@ -74,7 +74,7 @@ mod tests {
                 crowd.finished(SHARD, 1_000, now);
             }
             let each = uplink / crowd.limit() as u64;
-            assert!(each >= WINDOW_BYTES * 1000 / WINDOW_MS, "{uplink}: {each}");
+            assert!(each >= TRANSFER_WINDOW_BYTES * 1000 / TRANSFER_WINDOW_MS, "{uplink}: {each}");
         }
     }
 

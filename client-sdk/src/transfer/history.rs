@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use shoal_protocol::NodeId;
 
-use super::pace::SILENCE_MS;
 use super::window::Window;
+use shoal_protocol::limits::TRANSFER_SILENCE_MS;
 
 /// Silence that is never called a stall, milliseconds.
 const PATIENCE_MIN_MS: u64 = 500;
@@ -58,7 +58,7 @@ impl History {
     pub fn patience_ms(&self, node: &NodeId) -> u64 {
         let own = self.nodes.get(node).and_then(|known| known.silence.patience_ms());
         let usual = own.or_else(|| self.everyone.patience_ms().map(|ms| ms.saturating_mul(2)));
-        usual.unwrap_or(PATIENCE_FIRST_MS).clamp(PATIENCE_MIN_MS, SILENCE_MS)
+        usual.unwrap_or(PATIENCE_FIRST_MS).clamp(PATIENCE_MIN_MS, TRANSFER_SILENCE_MS)
     }
 
     /// Transfers this node gets at once.
@@ -127,7 +127,7 @@ mod tests {
         let slow = history.patience_ms(&node(2));
         assert!((1_500..2_500).contains(&slow), "{slow}");
         let unknown = history.patience_ms(&node(3));
-        assert!(unknown > slow && unknown <= SILENCE_MS, "{unknown}");
+        assert!(unknown > slow && unknown <= TRANSFER_SILENCE_MS, "{unknown}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use crowd::{CROWD_MIN, Crowd};
 pub use error::TransferError;
 pub use fetch::{Chance, FetchSession, FetchState};
 pub use history::History;
-pub use pace::{Pace, SILENCE_MS, WINDOW_BYTES, WINDOW_MS};
+pub use pace::Pace;
 pub use pieces::append_wanted;
 pub use receipt::{Expected, ReceiptError, check_receipt};
 pub use store::{Sent, StoreAction, StoreLimits, StoreOutcome, StoreSession, StoreTask};

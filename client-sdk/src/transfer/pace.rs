@@ -1,11 +1,6 @@
 //! When a transfer is too slow: below 8 KiB/s over 20 s, or silent for 15 s. Never a limit on the whole.
 
-/// Silence that ends a transfer, milliseconds.
-pub const SILENCE_MS: u64 = 15_000;
-/// Window over which the slowest allowed rate is measured, milliseconds.
-pub const WINDOW_MS: u64 = 20_000;
-/// Bytes that must arrive within one window: 8 KiB/s.
-pub const WINDOW_BYTES: u64 = 8 * 1024 * WINDOW_MS / 1000;
+use shoal_protocol::limits::{TRANSFER_SILENCE_MS, TRANSFER_WINDOW_BYTES, TRANSFER_WINDOW_MS};
 
 /// Progress of one transfer. Times are milliseconds of any monotone clock.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +15,7 @@ impl Pace {
     /// A transfer that begins at `now`.
     #[must_use]
     pub const fn new(now: u64) -> Self {
-        Self::with_silence(now, SILENCE_MS)
+        Self::with_silence(now, TRANSFER_SILENCE_MS)
     }
 
     /// A transfer that begins at `now` and ends at a silence of `silence` milliseconds.
@@ -33,7 +28,7 @@ impl Pace {
     pub const fn progress(&mut self, bytes: u64, now: u64) {
         self.last = now;
         self.window_bytes = self.window_bytes.saturating_add(bytes);
-        if self.window_bytes >= WINDOW_BYTES {
+        if self.window_bytes >= TRANSFER_WINDOW_BYTES {
             self.window_start = now;
             self.window_bytes = 0;
         }
@@ -42,7 +37,7 @@ impl Pace {
     /// When to give up unless something moves: the end of silence or of the window.
     #[must_use]
     pub fn deadline(&self) -> u64 {
-        (self.last.saturating_add(self.silence)).min(self.window_start.saturating_add(WINDOW_MS))
+        (self.last.saturating_add(self.silence)).min(self.window_start.saturating_add(TRANSFER_WINDOW_MS))
     }
 }
 
@@ -58,7 +53,7 @@ mod tests {
             pace.progress(100, second * 1000);
         }
         assert_eq!(pace.deadline(), 20_000, "a trickle does not extend the window");
-        pace.progress(WINDOW_BYTES, 19_500);
+        pace.progress(TRANSFER_WINDOW_BYTES, 19_500);
         assert_eq!(pace.deadline(), 34_500);
     }
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shoal_protocol::layout::Code;
+use shoal_protocol::limits::TRANSFER_SILENCE_MS;
 use shoal_protocol::record::{PlacementRange, slot_of};
 use shoal_protocol::{NodeId, SegmentNumber};
 
-use super::pace::SILENCE_MS;
 use super::{Crowd, TransferError, Window};
 
 /// Silence after which a node is given up while another can take its place, milliseconds.
@@ -342,7 +342,7 @@ impl StoreSession {
     }
 
     fn silence_ms(&self) -> u64 {
-        if self.spares.is_empty() { SILENCE_MS } else { SILENCE_WITH_SPARE_MS }
+        if self.spares.is_empty() { TRANSFER_SILENCE_MS } else { SILENCE_WITH_SPARE_MS }
     }
 }
 
@@ -449,7 +449,7 @@ mod tests {
         let poll = |session: &mut StoreSession| {
             let more = std::iter::from_fn(|| session.poll());
             let tasks = more.filter_map(|action| match action {
-                StoreAction::Send { task, silence_ms, .. } => (silence_ms == SILENCE_MS).then_some(task),
+                StoreAction::Send { task, silence_ms, .. } => (silence_ms == TRANSFER_SILENCE_MS).then_some(task),
                 StoreAction::Release(_) => None,
             });
             tasks.collect::<Vec<_>>()
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(silence_ms, SILENCE_WITH_SPARE_MS);
         session.failed(task, TransferError::TooSlow);
         let rest: Vec<_> = std::iter::from_fn(|| session.poll()).collect();
-        let to_spare = |action: &StoreAction| matches!(action, StoreAction::Send { task, silence_ms: SILENCE_MS, .. } if task.node == node(7));
+        let to_spare = |action: &StoreAction| matches!(action, StoreAction::Send { task, silence_ms: TRANSFER_SILENCE_MS, .. } if task.node == node(7));
         assert!(rest.iter().any(to_spare), "{rest:?}");
     }
 

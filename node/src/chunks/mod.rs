@@ -121,6 +121,7 @@
 pub mod bao;
 mod check;
 mod commit;
+mod direct;
 mod error;
 pub mod fsck;
 mod identity;

@@ -17,7 +17,7 @@ pub(crate) const SEGMENT_RECORDS_MAX: usize = 32_768;
 const READ_FILES_MAX: usize = 64;
 /// Bytes at the end of a segment that the system keeps in its memory. What is older it is told to forget: a node shares
 /// its machine with programs whose files matter more there, and memory that was just given back is the fastest to write
-/// the next batch to.
+/// the next batch to. Where large writes go past that memory, this is about small ones.
 const RECENT_BYTES: u64 = 16 << 20;
 /// The system is told in steps of this, which pages of any size divide.
 const FORGET_BYTES: u64 = 2 << 20;

@@ -9,16 +9,14 @@ use bytes::{BufMut, BytesMut};
 use futures::FutureExt;
 use shoal_protocol::codec::{self, Message};
 use shoal_protocol::lane::{DataWord, message_length};
-use shoal_protocol::limits::LANE_MESSAGE_MAX;
+use shoal_protocol::limits::{LANE_MESSAGE_MAX, TRANSFER_SILENCE_MS, TRANSFER_WINDOW_BYTES, TRANSFER_WINDOW_MS};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 /// Silence that ends a transfer.
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_millis(TRANSFER_SILENCE_MS);
 /// Time spent waiting for the other side over which the slowest allowed rate is measured.
-const WINDOW: Duration = Duration::from_secs(20);
-/// Bytes that must move within one window: 8 KiB/s.
-const WINDOW_BYTES: u64 = 8 * 1024 * 20;
+const WINDOW: Duration = Duration::from_millis(TRANSFER_WINDOW_MS);
 /// Bytes thrown away at a time.
 const SKIP_STEP: usize = 8 * 1024;
 /// Bytes of a length word.
@@ -57,7 +55,7 @@ impl Pace {
         let moved = moved.map_err(|_| LaneEnd::Closed)?;
         self.waited = self.waited.saturating_add(begun.elapsed());
         self.bytes = self.bytes.saturating_add(moved as u64);
-        if self.bytes >= WINDOW_BYTES {
+        if self.bytes >= TRANSFER_WINDOW_BYTES {
             *self = Self::default();
         }
         Ok(moved)

@@ -5,12 +5,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use shoal_client::net::probe;
 use shoal_client::pipeline::{SliceVerifier, encode_ranges};
-use shoal_client::transfer::{SILENCE_MS, TransferError};
+use shoal_client::transfer::TransferError;
 use shoal_client::transport::{Meter, RetrieveJob, StoreJob};
 use shoal_protocol::audit::{AuditParties, AuditRequest, Challenge, leaf_ranges, positions};
 use shoal_protocol::codec;
 use shoal_protocol::lane::{RetrieveTrailer, StoreReply, encode_abort, encode_end, encode_message};
-use shoal_protocol::limits::AUDIT_SLICES_MAX;
+use shoal_protocol::limits::{AUDIT_SLICES_MAX, TRANSFER_SILENCE_MS};
 use shoal_protocol::receipt::{ByteRange, Receipt, RefusalStatement, ServeStatement};
 use shoal_protocol::{BootEpoch, GroupId, NodeId, Nonce, Refusal, ReservationId, ShardId, Signed, UnixMillis};
 
@@ -225,7 +225,7 @@ pub fn client_store(data: &[u8]) -> bool {
     let changed = input.edit(&mut stream, 3);
     stream.extend_from_slice(input.rest());
     let (reservation, bytes) = (ReservationId(1), shard.into());
-    let job = StoreJob { reservation, boot_epoch, nonce: NONCE, shard: id, bytes, silence_ms: SILENCE_MS };
+    let job = StoreJob { reservation, boot_epoch, nonce: NONCE, shard: id, bytes, silence_ms: TRANSFER_SILENCE_MS };
     let (network, identity) = (network(), key(1));
     let parties = (&network, node(2), &identity, time);
     let (result, _) = runtime().block_on(probe::store(&mut Pieces::new(&stream, lengths), &job, parties));

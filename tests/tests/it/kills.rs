@@ -8,11 +8,11 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shoal_client::net::LaneTransport;
-use shoal_client::transfer::{Expected, SILENCE_MS, check_receipt};
+use shoal_client::transfer::{Expected, check_receipt};
 use shoal_client::transport::{Meter, RetrieveJob, ShardTransport, StoreJob};
 use shoal_protocol::control::{Hello, Request, Reserve, Response};
 use shoal_protocol::group::Group;
-use shoal_protocol::limits::LEASE_MS_DEFAULT;
+use shoal_protocol::limits::{LEASE_MS_DEFAULT, TRANSFER_SILENCE_MS};
 use shoal_protocol::receipt::ByteRange;
 use shoal_protocol::{BootEpoch, ByteCount, GroupId, NetworkId, NodeId, Nonce, PublicKey, ShardId, Signed};
 use shoal_tests::budget::{KILLS, say};
@@ -92,7 +92,7 @@ impl Writer {
             nonce,
             shard,
             bytes: payload,
-            silence_ms: SILENCE_MS,
+            silence_ms: TRANSFER_SILENCE_MS,
         };
         let receipt = self.transport.store(self.node, job).await.ok()?;
         let expected =

@@ -16,12 +16,12 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use shoal_client::net::LaneTransport;
-use shoal_client::transfer::{Expected, SILENCE_MS, check_receipt};
+use shoal_client::transfer::{Expected, check_receipt};
 use shoal_client::transport::{Meter, RetrieveJob, ShardTransport, StoreJob};
 use shoal_protocol::buffer::Buffer;
 use shoal_protocol::control::{Hello, Request, Reserve, Response};
 use shoal_protocol::group::Group;
-use shoal_protocol::limits::LEASE_MS_DEFAULT;
+use shoal_protocol::limits::{LEASE_MS_DEFAULT, TRANSFER_SILENCE_MS};
 use shoal_protocol::receipt::ByteRange;
 use shoal_protocol::{
     BootEpoch, ByteCount, GroupId, NetworkId, NodeId, Nonce, PublicKey, ReservationId, ShardId, Signed,
@@ -111,7 +111,14 @@ impl Peer {
 
     fn store_job(&self, reservation: ReservationId, payload: Bytes) -> StoreJob {
         let (shard, nonce) = (ShardId::of(&payload), Nonce::from_bytes([7; 16]));
-        StoreJob { reservation, boot_epoch: self.boot_epoch, nonce, shard, bytes: payload, silence_ms: SILENCE_MS }
+        StoreJob {
+            reservation,
+            boot_epoch: self.boot_epoch,
+            nonce,
+            shard,
+            bytes: payload,
+            silence_ms: TRANSFER_SILENCE_MS,
+        }
     }
 
     /// Stores sample `seed` and checks the receipt.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_client::audit::{Outcome, Question, Timing, Verdict, judge};
 use shoal_client::net::probe;
 use shoal_client::pipeline::encode_ranges;
-use shoal_client::transfer::{Expected, SILENCE_MS, TransferError, check_receipt};
+use shoal_client::transfer::{Expected, TransferError, check_receipt};
 use shoal_client::transport::{Meter, RetrieveJob, StoreJob};
 use shoal_engine::vouchers::Ledger;
 use shoal_engine::{Directory, Now, leases, records, vouchers};
@@ -15,7 +15,7 @@ use shoal_protocol::control::Hello;
 use shoal_protocol::lane::{
     DeliveryReply, Header, RetrieveTrailer, StoreReply, encode_abort, encode_end, encode_message,
 };
-use shoal_protocol::limits::{FRESHNESS_MS, LANE_FRAME_MAX};
+use shoal_protocol::limits::{FRESHNESS_MS, LANE_FRAME_MAX, TRANSFER_SILENCE_MS};
 use shoal_protocol::peer_record::PEER_RECORD_AGE_MAX_MS;
 use shoal_protocol::receipt::ByteRange;
 use shoal_protocol::record::{RecordKind, link};
@@ -108,7 +108,7 @@ fn is_refusal(signed: &Signed, ask: u64, now: UnixMillis) -> bool {
         nonce: nonce(ask),
         shard: ShardId::of(&shard),
         bytes: shard.into(),
-        silence_ms: SILENCE_MS,
+        silence_ms: TRANSFER_SILENCE_MS,
     };
     run(async {
         let (mut near, mut far) = tokio::io::duplex(1 << 17);
