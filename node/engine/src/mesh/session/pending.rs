@@ -32,9 +32,10 @@ pub const RETRY_MAX_MS: u64 = 5_000;
 pub const RETRY_JITTER_MS: u64 = 333;
 /// A handshake is given up after so long, milliseconds, until packets wait again.
 pub const ATTEMPT_MS: u64 = 90_000;
-/// So long after its own initiation the peer with the smaller hash refuses one of the other, milliseconds. Below the first
-/// retry: an initiation that got lost does not keep the other's out for ever.
-pub const TIE_MS: u64 = 600;
+/// For so many tenths of the wait after its own initiation the peer with the smaller hash refuses one of the other. Not for
+/// all of it: an initiation that got lost does not keep the other's out. It grows with the wait, so that after a few tries
+/// it covers the way to any peer that can be reached at all.
+pub const TIE_TENTHS: u64 = 6;
 /// Initiations of one peer that are taken are at least so far apart, milliseconds.
 pub const INITIATION_GAP_MS: u64 = 50;
 /// Responses to one initiation that are tried. Only who knows index and mesh key of the initiator can send one at all;
@@ -52,9 +53,8 @@ pub(super) struct Pending {
     message: Initiation,
     suite: Suite,
     began_ms: u64,
-    sent_ms: u64,
+    tie_until_ms: u64,
     retry_ms: u64,
-    tries: u32,
     responses: u8,
     /// One a carrier that is up, with the moment it came.
     cookies: BTreeMap<Carrier, (HandshakeMac, u64)>,
@@ -64,7 +64,7 @@ pub(super) struct Pending {
 
 impl core::fmt::Debug for Pending {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Pending({}, try {})", self.index, self.tries)
+        write!(f, "Pending({})", self.index)
     }
 }
 
@@ -72,7 +72,6 @@ impl core::fmt::Debug for Pending {
 #[derive(Default)]
 struct Earlier {
     began_ms: Option<u64>,
-    tries: u32,
     cookies: BTreeMap<Carrier, (HandshakeMac, u64)>,
     hastened: bool,
 }
@@ -110,7 +109,8 @@ impl Sessions {
         let now_ms = cx.now.uptime_ms;
         let elder = !self.is_younger();
         // One that was made by the peer a moment ago only waits for its first frame.
-        let coming = self.next.as_ref().is_some_and(|live| now_ms.saturating_sub(live.made_ms) < RETRY_FIRST_MS);
+        let wait_ms = wait_ms(self.tries);
+        let coming = self.next.as_ref().is_some_and(|live| now_ms.saturating_sub(live.made_ms) < wait_ms);
         let due = match &self.current {
             Some(live) => live.is_due(elder, now_ms),
             None => self.wanted,
@@ -126,15 +126,16 @@ impl Sessions {
         cx.indices.release(pending.index);
         if now_ms.saturating_sub(pending.began_ms) >= ATTEMPT_MS {
             self.wanted = false;
+            self.tries = 0;
             self.rest_until_ms = now_ms.saturating_add(RETRY_MAX_MS);
             if self.current.is_none() {
                 self.push(Effect::Down(Down::Unreachable));
             }
             return;
         }
-        let Pending { began_ms, tries, mut cookies, hastened, .. } = *pending;
+        let Pending { began_ms, mut cookies, hastened, .. } = *pending;
         cookies.retain(|_, (_, came_ms)| now_ms.saturating_sub(*came_ms) < COOKIE_MS);
-        self.initiate(Earlier { began_ms: Some(began_ms), tries, cookies, hastened }, cx);
+        self.initiate(Earlier { began_ms: Some(began_ms), cookies, hastened }, cx);
     }
 
     pub(super) fn drop_pending(&mut self, cx: &mut Context<'_>) {
@@ -173,8 +174,9 @@ impl Sessions {
         let index = cx.indices.claim(cx.random).ok_or(Dropped::Busy)?;
         self.last_stamp = stamp;
         let message = self.write_initiation(index, own.record().epoch, noise);
-        let doubled = RETRY_FIRST_MS.saturating_mul(1 << earlier.tries.min(8)).min(RETRY_MAX_MS);
-        let wait = doubled.saturating_add(u64::from(u16::from_le_bytes(jitter)) % RETRY_JITTER_MS);
+        let wait = wait_ms(self.tries).saturating_add(u64::from(u16::from_le_bytes(jitter)) % RETRY_JITTER_MS);
+        let tie_ms = wait_ms(self.tries).saturating_mul(TIE_TENTHS) / 10;
+        self.tries = self.tries.saturating_add(1);
         Ok(Pending {
             index,
             state,
@@ -182,9 +184,8 @@ impl Sessions {
             own,
             message,
             began_ms: earlier.began_ms.unwrap_or(now.uptime_ms),
-            sent_ms: now.uptime_ms,
+            tie_until_ms: now.uptime_ms.saturating_add(tie_ms),
             retry_ms: now.uptime_ms.saturating_add(wait),
-            tries: earlier.tries.saturating_add(1),
             responses: 0,
             cookies: earlier.cookies,
             hastened: earlier.hastened,
@@ -204,7 +205,7 @@ impl Sessions {
 
     /// On lanes alone the first time if there are any, which is where an answer is surest; then on everything.
     fn send_initiation(&mut self, pending: &Pending) {
-        let lanes = self.carriers.contains(&Carrier::Lanes) && pending.tries == 1;
+        let lanes = self.carriers.contains(&Carrier::Lanes) && self.tries <= 1;
         let carriers: Vec<Carrier> =
             self.carriers.iter().copied().filter(|carrier| !lanes || *carrier == Carrier::Lanes).collect();
         for on in carriers {
@@ -233,7 +234,7 @@ impl Sessions {
         if self.accepted_ms.is_some_and(|last| now_ms.saturating_sub(last) < INITIATION_GAP_MS) {
             return Err(Dropped::TooSoon);
         }
-        let own_is_under_way = |pending: &Pending| now_ms.saturating_sub(pending.sent_ms) < TIE_MS;
+        let own_is_under_way = |pending: &Pending| now_ms < pending.tie_until_ms;
         if self.is_younger() && self.pending.as_deref().is_some_and(own_is_under_way) {
             return Err(Dropped::LostTie);
         }
@@ -336,6 +337,11 @@ impl Sessions {
     fn peer_side(&self) -> Side<'_> {
         Side { node: &self.pair.peer.node, epoch: self.peer_key.epoch, suites: &self.peer_key.suites }
     }
+}
+
+/// How long an initiation is waited for that was begun after so many others in vain, milliseconds, before jitter.
+fn wait_ms(tries: u32) -> u64 {
+    RETRY_FIRST_MS.saturating_mul(1 << tries.min(8)).min(RETRY_MAX_MS)
 }
 
 /// What a finished handshake has to give to its halves.

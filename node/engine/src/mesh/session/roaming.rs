@@ -108,7 +108,7 @@ mod tests {
         }
         assert_eq!(asked, CHALLENGES_MAX);
         for port in 0..100 {
-            let now = u64::from(port) * CHALLENGE_MS;
+            let now = u64::from(port + 1) * CHALLENGE_MS;
             let token = roaming.heard(at(port), now, &mut |out| out.fill(port as u8)).unwrap();
             roaming.answered(&token, now).unwrap();
         }

@@ -86,6 +86,8 @@ pub struct Sessions {
     pub(super) last_stamp: Stamp,
     /// Packets wait for a session.
     pub(super) wanted: bool,
+    /// Own initiations since a session was last put in use.
+    pub(super) tries: u32,
     /// No own handshake before, after one could not be begun.
     pub(super) rest_until_ms: u64,
     pub(super) effects: VecDeque<Effect>,
@@ -118,6 +120,7 @@ impl Sessions {
             accepted_ms: None,
             last_stamp: Stamp::default(),
             wanted: false,
+            tries: 0,
             rest_until_ms: 0,
             effects: VecDeque::new(),
             drops: Drops::default(),
@@ -308,6 +311,7 @@ impl Sessions {
         }
         self.previous = before;
         self.wanted = false;
+        self.tries = 0;
     }
 
     pub(super) fn erase_if(&mut self, test: impl Fn(&Live) -> bool, slot: Slot, cx: &mut Context<'_>) {

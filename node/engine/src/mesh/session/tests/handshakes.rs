@@ -61,11 +61,11 @@ fn a_record_of_other_suites_than_the_peer_signed_makes_no_session() {
 #[test]
 fn both_at_once_end_with_one_session() {
     for seed in 0..50 {
-        for delays in [[10, 10], [1, 500], [500, 1], [300, 300], [590, 590]] {
+        for delays in [[10, 10], [1, 500], [500, 1], [300, 300], [590, 590], [700, 700], [900, 900], [100, 1_500]] {
             let mut world = World::new(seed);
             world.want(0);
             world.want(1);
-            world.run(10_000, &mut |message| vec![delays[message.to]]);
+            world.run(20_000, &mut |message| vec![delays[message.to]]);
             world.assert_one_session();
             world.assert_works();
             assert!(world.members.iter().all(|member| member.downs.is_empty()));
@@ -97,13 +97,13 @@ fn every_loss_order_and_repetition_of_the_first_messages_converges() {
 }
 
 #[test]
-fn half_of_all_messages_lost_for_long_still_ends_in_a_session() {
+fn a_third_of_all_messages_lost_still_ends_in_a_session() {
     for seed in 0..40 {
         let (mut world, mut random) = (World::new(seed), Bytes(seed));
         world.chatter = true;
         world.want(0);
         world.want(1);
-        world.run(60_000, &mut |_| if random.next() % 2 == 0 { vec![] } else { vec![5 + random.next() % 700] });
+        world.run(60_000, &mut |_| if random.next() % 3 == 0 { vec![] } else { vec![5 + random.next() % 700] });
         assert!(world.members.iter().all(|member| member.up), "seed {seed}");
         world.run(5_000, &mut well);
         world.assert_works();
