@@ -169,7 +169,8 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
                 (state >> 56) as u8
             })
             .collect();
-        for (at, byte) in [(0, 0xa0 | kind % 6), (1, version % 3), (12, if path % 3 == 0 { 255 } else { path % 10 })] {
+        for (at, byte) in [(0, 0xa0 | (kind % 6)), (1, version % 3), (12, if path % 3 == 0 { 255 } else { path % 10 })]
+        {
             if let Some(place) = bytes.get_mut(at) {
                 *place = byte;
             }

@@ -89,10 +89,9 @@ impl World {
         while self.now_ms < end {
             self.now_ms += STEP_MS;
             let due = |at: &u64| *at <= self.now_ms;
-            let (arrived, later) = self.echoes.iter().partition(|(at, ..)| due(at));
-            let (returned, wait) = self.returns.iter().partition(|(at, _)| due(at));
+            let (arrived, later): (Vec<_>, Vec<_>) = self.echoes.iter().partition(|(at, ..)| due(at));
+            let (returned, wait): (Vec<_>, Vec<_>) = self.returns.iter().partition(|(at, _)| due(at));
             (self.echoes, self.returns) = (later, wait);
-            let (arrived, returned): (Vec<(u64, u32, Carrier)>, Vec<(u64, Carrier)>) = (arrived, returned);
             for (_, number, carrier) in arrived {
                 self.agent.handle_echo(number, carrier, self.now());
             }

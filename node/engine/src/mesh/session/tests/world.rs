@@ -304,7 +304,7 @@ impl World {
                 self.now_ms = tick;
                 for member in &mut self.members {
                     if self.chatter
-                        && tick % 1_000 == 0
+                        && tick.is_multiple_of(1_000)
                         && let Some(frame) = member.seal(PathId::LANES, b"chatter")
                     {
                         member.out.push_back((Carrier::Lanes, frame));
