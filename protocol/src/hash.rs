@@ -85,6 +85,18 @@ contexts! {
     MANIFEST_PAGE = "shoal manifest page v1";
     /// Checksum of a local manifest file.
     MANIFEST_FILE = "shoal manifest file v1";
+    /// Mask over the introduction of an initiator.
+    MESH_INTRODUCTION = "shoal mesh introduction v1";
+    /// First MAC of a handshake message.
+    MESH_MAC1 = "shoal mesh mac1 v1";
+    /// Second MAC of an initiation, from a cookie.
+    MESH_MAC2 = "shoal mesh mac2 v1";
+    /// Cookie of a source, from a responder's secret.
+    MESH_COOKIE = "shoal mesh cookie v1";
+    /// Key a cookie is sealed under.
+    MESH_COOKIE_KEY = "shoal mesh cookie key v1";
+    /// Key of the data frames of one direction of a session, from the handshake.
+    MESH_DATA = "shoal mesh data v1";
 }
 
 /// Derives 32 bytes for `context` from `parts`, each preceded by its length as u64 little-endian.

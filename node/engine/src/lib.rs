@@ -2,6 +2,8 @@
 //! arguments, and what has to be done comes out as effects or answers.
 //!
 //! - [`directory`]: who is known, who is dialled, who is asked; from one known peer to all of them.
+//! - [`mesh`]: the private network.
+//! - [`path`]: which carrier a peer is reached by, and why.
 //! - [`admission`]: which peer may do what, and how often.
 //! - [`budget`]: how much strangers may ask and read.
 //! - [`vouchers`]: whether a voucher counts, and what of it is spent.
@@ -19,6 +21,7 @@ pub mod counters;
 pub mod directory;
 pub mod leases;
 pub mod mesh;
+pub mod path;
 pub mod pressure;
 pub mod records;
 pub mod reservations;
