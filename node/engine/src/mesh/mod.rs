@@ -1,2 +1,14 @@
 //! The decisions of the private network. The control half takes events and gives effects; the packet half is functions
 //! over memory of the caller, without allocation or lock, which read what the control half published.
+//!
+//! - [`packet`]: inner packets read, checked, cut, completed and answered.
+//! - [`policy`]: who may send what to whom, announce what, and leave where.
+//! - [`flow`]: hashes of flows, and which of them were allowed, so that replies are.
+//! - [`qos`]: whose turn it is on a link.
+//! - [`relay`]: what becomes of a frame for somebody else.
+
+pub mod flow;
+pub mod packet;
+pub mod policy;
+pub mod qos;
+pub mod relay;
