@@ -309,7 +309,7 @@ mod tests {
     fn a_connection_ends_as_tcp_says() {
         let (flow, mut table) = (tuple(1000, TCP), FlowTable::new(SEED));
         let back = flow.reversed();
-        let mut reply = |table: &mut FlowTable, flags, now_ms| table.is_reply(peer(1), &back, Some(flags), 1, now_ms);
+        let reply = |table: &mut FlowTable, flags, now_ms| table.is_reply(peer(1), &back, Some(flags), 1, now_ms);
         table.allowed(peer(1), &flow, Some(Tcp::SYN), 1, 0);
         assert!(!reply(&mut table, Tcp::SYN, 0), "a connection of the other side is no reply");
         assert!(reply(&mut table, Tcp::SYN | Tcp::ACK, 0));

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use super::bytes::{array, be16, byte, put, put16};
 use super::checksum::Sum;
-use super::parse::{Fragment, IPV4_HEADER_MIN, IPV6_HEADER, Parsed, Transport, Version};
+use super::parse::{Fragment, IPV4_HEADER_MIN, IPV6_HEADER, Parsed, Transport, Version, walk};
 use super::tuple::{self, ICMP, ICMPV6, Tuple};
 
 /// Most bytes of an answer over IPv4 (RFC 1812 4.3.2.3).
@@ -158,7 +158,9 @@ pub fn quoted(packet: &[u8], parsed: &Parsed) -> Option<Tuple> {
         }
         (6, Version::V6) => {
             let (source, destination): ([u8; 16], [u8; 16]) = (array(inner, 8).ok()?, array(inner, 24).ok()?);
-            (source.into(), destination.into(), byte(inner, 6).ok()?, IPV6_HEADER)
+            let chain = walk(inner, byte(inner, 6).ok()?).ok()?;
+            let first_piece = chain.piece.is_none_or(|(offset, _)| offset == 0);
+            first_piece.then_some((source.into(), destination.into(), chain.protocol, chain.at))?
         }
         _ => return None,
     };

@@ -225,11 +225,11 @@ const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
 
 /// Where a chain of extension headers led.
-struct Chain {
-    protocol: u8,
-    at: usize,
+pub(super) struct Chain {
+    pub(super) protocol: u8,
+    pub(super) at: usize,
     /// Offset in bytes and more-flag.
-    piece: Option<(usize, bool)>,
+    pub(super) piece: Option<(usize, bool)>,
     authenticated: bool,
 }
 
@@ -261,7 +261,7 @@ fn parse_v6(packet: &[u8]) -> Result<Parsed, PacketDrop> {
 }
 
 /// Follows the extension headers up to what is above IP, or to the end of what a later fragment shows.
-fn walk(packet: &[u8], first: u8) -> Result<Chain, PacketDrop> {
+pub(super) fn walk(packet: &[u8], first: u8) -> Result<Chain, PacketDrop> {
     let mut chain = Chain { protocol: first, at: IPV6_HEADER, piece: None, authenticated: false };
     for place in 0..=EXTENSIONS_MAX {
         let length = match chain.protocol {
