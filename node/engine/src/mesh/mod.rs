@@ -1,6 +1,20 @@
 //! The decisions of the private network. The control half takes events and gives effects; the packet half is functions
 //! over memory of the caller, without allocation or lock, which read what the control half published.
 //!
+//! - [`claims`]: who has which IPv4 address.
+//! - [`routing`]: the way to every peer and prefix.
 //! - [`session`]: keys two members share, and frames sealed with them.
+//! - [`packet`]: inner packets read, checked, cut, completed and answered.
+//! - [`policy`]: who may send what to whom, announce what, and leave where.
+//! - [`flow`]: hashes of flows, and which of them were allowed, so that replies are.
+//! - [`qos`]: whose turn it is on a link.
+//! - [`relay`]: what becomes of a frame for somebody else.
 
+pub mod claims;
+pub mod flow;
+pub mod packet;
+pub mod policy;
+pub mod qos;
+pub mod relay;
+pub mod routing;
 pub mod session;

@@ -1,0 +1,22 @@
+//! Who may send what to whom inside a network, announce which prefix, and leave where. A document ([`Document`]) is read
+//! from text, compiled against the facts of this machine into a [`Snapshot`], and asked for every packet on both ends.
+//! It opens no file and publishes nothing.
+//!
+//! - [`prefix`]: address prefixes and the table that finds the longest.
+//! - [`document`]: the TOML form and its mistakes.
+//! - [`compile`]: names to numbers.
+//! - [`snapshot`]: the decision.
+//! - [`floor`]: what no exit ever reaches.
+
+pub mod compile;
+pub mod document;
+pub mod floor;
+pub mod prefix;
+pub mod snapshot;
+mod suggest;
+
+pub use compile::Local;
+pub use document::{Document, PolicyError};
+pub use floor::Floor;
+pub use prefix::Prefix;
+pub use snapshot::{Announce, Direction, Reason, Snapshot, Subject, Verdict};
