@@ -85,6 +85,10 @@ contexts! {
     MANIFEST_PAGE = "shoal manifest page v1";
     /// Checksum of a local manifest file.
     MANIFEST_FILE = "shoal manifest file v1";
+    /// IPv4 candidate of a node in a network's pool.
+    MESH_IPV4 = "shoal mesh ipv4 v1";
+    /// Digest of the routes one neighbour told another.
+    MESH_ROUTES = "shoal mesh routes v1";
 }
 
 /// Derives 32 bytes for `context` from `parts`, each preceded by its length as u64 little-endian.
