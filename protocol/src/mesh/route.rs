@@ -298,8 +298,7 @@ mod tests {
         let signer = SigningKey::from_bytes(&[5; 32]);
         let prefix: Prefix = "fd00::1/128".parse().unwrap();
         let network = NetworkId::from_bytes([7; 32]);
-        let origin =
-            Origin { prefix, epoch: BootEpoch(u64::MAX), seqno: u32::MAX, expires: UnixMillis(u64::MAX) };
+        let origin = Origin { prefix, epoch: BootEpoch(u64::MAX), seqno: u32::MAX, expires: UnixMillis(u64::MAX) };
         assert!(codec::encode(&origin).len() <= Origin::LIMIT);
         let origin = Signed::seal(&origin, &signer, &network);
         assert!(origin.to_bytes().len() <= ORIGIN_MAX, "{}", origin.to_bytes().len());

@@ -430,8 +430,12 @@ pub(crate) fn claim() -> impl Strategy<Value = Claim> {
 }
 
 pub(crate) fn origin() -> impl Strategy<Value = Origin> {
-    (prefix(), epoch(), any::<u32>(), time())
-        .prop_map(|(prefix, epoch, seqno, expires)| Origin { prefix, epoch, seqno, expires })
+    (prefix(), epoch(), any::<u32>(), time()).prop_map(|(prefix, epoch, seqno, expires)| Origin {
+        prefix,
+        epoch,
+        seqno,
+        expires,
+    })
 }
 
 fn router() -> impl Strategy<Value = Router> {
@@ -454,8 +458,12 @@ fn route_update() -> impl Strategy<Value = RouteUpdate> {
 }
 
 fn seqno_request() -> impl Strategy<Value = SeqnoRequest> {
-    (prefix(), router(), any::<u32>(), 1u8..=64)
-        .prop_map(|(prefix, router, seqno, hops)| SeqnoRequest { prefix, router, seqno, hops })
+    (prefix(), router(), any::<u32>(), 1u8..=64).prop_map(|(prefix, router, seqno, hops)| SeqnoRequest {
+        prefix,
+        router,
+        seqno,
+        hops,
+    })
 }
 
 pub(crate) fn route_message() -> impl Strategy<Value = RouteMessage> {
@@ -480,6 +488,7 @@ pub(crate) fn flood_message() -> impl Strategy<Value = FloodMessage> {
     let ack = || (epoch(), any::<u64>()).prop_map(|(epoch, through)| FloodAck { epoch, through });
     let full = (epoch(), 1..=u64::MAX, vec(item, 1..5), of(ack()))
         .prop_map(|(epoch, number, items, ack)| FloodMessage { epoch, number, items, ack });
-    let empty = (epoch(), ack()).prop_map(|(epoch, ack)| FloodMessage { epoch, number: 0, items: vec![], ack: Some(ack) });
+    let empty =
+        (epoch(), ack()).prop_map(|(epoch, ack)| FloodMessage { epoch, number: 0, items: vec![], ack: Some(ack) });
     prop_oneof![full, empty]
 }

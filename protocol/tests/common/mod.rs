@@ -20,8 +20,8 @@ use shoal_protocol::receipt::{ByteRange, DeliveryReceipt, Receipt, RefusalStatem
 use shoal_protocol::record::{Holder, OwnerRecord, PlacementRange, PlacementRecord, Record, RecordKind};
 use shoal_protocol::sealing::{KdfParams, KeySlot, SealedBox};
 use shoal_protocol::{
-    BootEpoch, ByteCount, FileId, GroupId, NetworkId, NodeId, Nonce, PublicKey, Refusal, SegmentNumber, ShardId, Signed,
-    Suite, UnixMillis,
+    BootEpoch, ByteCount, FileId, GroupId, NetworkId, NodeId, Nonce, PublicKey, Refusal, SegmentNumber, ShardId,
+    Signed, Suite, UnixMillis,
 };
 
 /// When everything here was said.

@@ -242,6 +242,9 @@ impl World {
     /// The wire is measured from both ends.
     pub fn measure(&mut self, a: usize, b: usize, sample: LinkSample) {
         for (node, other) in [(a, b), (b, a)] {
+            if !self.nodes[node].up {
+                continue;
+            }
             let (now, other) = (self.now(node), self.nodes[other].id);
             self.nodes[node].routing.handle_sample(other, sample, now);
             self.events += 1;
@@ -282,7 +285,7 @@ impl World {
                 self.drain(to);
             }
             Event::Timeout { node } => {
-                if self.nodes[node].scheduled_ms <= self.now_ms {
+                if self.nodes[node].up && self.nodes[node].scheduled_ms <= self.now_ms {
                     self.nodes[node].scheduled_ms = u64::MAX;
                     let now = self.now(node);
                     self.nodes[node].routing.handle_timeout(now);
@@ -309,6 +312,10 @@ impl World {
 
     /// Does what a node wants done, then looks whether a packet could go round through it.
     fn drain(&mut self, n: usize) {
+        // What is off does nothing.
+        if !self.nodes[n].up {
+            return;
+        }
         let mut changed = false;
         while let Some(effect) = self.nodes[n].routing.poll() {
             match effect {
@@ -422,7 +429,12 @@ impl World {
                 let mut seen = BTreeSet::new();
                 while let Some(at) = open.pop().filter(|at| *at != b) {
                     let hops = self.hops(at, &hash);
-                    assert!(!hops.is_empty(), "seed {}: no way from {a} to {b}, ends at {at}, {} ms", self.seed, self.now_ms);
+                    assert!(
+                        !hops.is_empty(),
+                        "seed {}: no way from {a} to {b}, ends at {at}, {} ms",
+                        self.seed,
+                        self.now_ms
+                    );
                     for hop in hops {
                         assert!(self.is_wired(at, hop), "seed {}: from {at} to {hop} there is no wire", self.seed);
                         if hop != b && seen.insert(hop) {
@@ -451,7 +463,12 @@ impl World {
             for b in (0..self.nodes.len()).filter(|b| *b != a) {
                 if component[b] != component[a] || !self.nodes[b].up {
                     let hops = self.hops(a, &self.nodes[b].hash);
-                    assert!(hops.is_empty(), "seed {}: {a} has a way to {b}: {hops:?} at {} ms", self.seed, self.now_ms);
+                    assert!(
+                        hops.is_empty(),
+                        "seed {}: {a} has a way to {b}: {hops:?} at {} ms",
+                        self.seed,
+                        self.now_ms
+                    );
                 }
             }
             for prefix in self.nodes[a].used.keys().filter(|prefix| prefix.length() != 128) {

@@ -95,8 +95,8 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_protocol::mesh::route::Origin;
     use ed25519_dalek::SigningKey;
+    use shoal_protocol::mesh::route::Origin;
 
     fn message(network: &NetworkId, seqno: u32) -> RouteMessage {
         let signer = SigningKey::from_bytes(&[5; 32]);

@@ -34,6 +34,8 @@ use shoal_protocol::{BootEpoch, NetworkId, NodeId};
 pub use cost::LinkSample;
 pub use intake::{HeardMessage, HeardUpdate, Intake};
 pub use links::LinkFacts;
+pub use origins::{COUNT_ON_MS, ORIGIN_REFRESH_MS, OWN_MAX};
+pub use requests::{FORWARD_ONCE_MS, FORWARDED_MAX, REQUEST_AGAIN_MAX_MS, REQUEST_FIRST_MS};
 pub use snapshot::Snapshot;
 pub use sources::{SOURCE_KEEP_MS, SOURCES_MAX, SOURCES_PER_NODE_MAX};
 

@@ -294,8 +294,17 @@ mod tests {
     fn every_address_finds_its_longest_prefix() {
         // Against the plain rule, over all pairs of nested and neighbouring prefixes of a small corner of the space.
         let texts = [
-            "0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/30", "10.0.0.0/32", "10.0.0.1/32", "10.0.0.3/32", "10.0.0.4/31",
-            "255.255.255.252/30", "255.255.255.255/32", "10.0.0.2/31", "11.0.0.0/8",
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/30",
+            "10.0.0.0/32",
+            "10.0.0.1/32",
+            "10.0.0.3/32",
+            "10.0.0.4/31",
+            "255.255.255.252/30",
+            "255.255.255.255/32",
+            "10.0.0.2/31",
+            "11.0.0.0/8",
         ];
         let prefixes: Vec<Prefix> = texts.iter().map(|text| text.parse().unwrap()).collect();
         for mask in 0..1_u32 << prefixes.len() {
@@ -304,9 +313,22 @@ mod tests {
                 .map(|n| (prefixes[n], Target::Peer(u32::try_from(n).unwrap())))
                 .collect();
             let flat = flatten(chosen.clone(), u128::from(u32::MAX));
-            for address in ["0.0.0.0", "9.255.255.255", "10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4",
-                "10.0.0.5", "10.0.0.6", "10.255.255.255", "11.0.0.0", "12.0.0.0", "255.255.255.253", "255.255.255.255"]
-            {
+            for address in [
+                "0.0.0.0",
+                "9.255.255.255",
+                "10.0.0.0",
+                "10.0.0.1",
+                "10.0.0.2",
+                "10.0.0.3",
+                "10.0.0.4",
+                "10.0.0.5",
+                "10.0.0.6",
+                "10.255.255.255",
+                "11.0.0.0",
+                "12.0.0.0",
+                "255.255.255.253",
+                "255.255.255.255",
+            ] {
                 let address: Ipv4Addr = address.parse().unwrap();
                 let mut matching: Vec<_> =
                     chosen.iter().filter(|(prefix, _)| prefix.contains(IpAddr::V4(address))).collect();

@@ -88,16 +88,15 @@ impl Destination {
             .iter()
             .filter_map(|(node, heard)| links.get(node).map(|link| (*node, heard, link)))
             .filter(|(_, heard, link)| heard.authorised && heard.is_alive(link, now))
-            .filter(|(_, heard, _)| {
-                sources.is_feasible(prefix, heard.told.router, heard.told.seqno, heard.told.metric)
-            })
+            .filter(|(_, heard, _)| sources.is_feasible(prefix, heard.told.router, heard.told.seqno, heard.told.metric))
             .filter_map(|(node, heard, link)| Some((total(heard, link)?, node, heard, link)))
             .collect();
         let nearest = usable.iter().min_by_key(|(total, node, ..)| (*total, *node))?;
         let current = self.best.as_ref().and_then(|best| {
             usable.iter().find(|(_, node, heard, _)| *node == best.via && heard.told.router == best.told.router)
         });
-        let chosen = current.filter(|(total, ..)| total.saturating_sub(nearest.0) <= *total / SWITCH).unwrap_or(nearest);
+        let chosen =
+            current.filter(|(total, ..)| total.saturating_sub(nearest.0) <= *total / SWITCH).unwrap_or(nearest);
         let (metric, via, heard, _) = *chosen;
         // Ways as good for the same router and number. Each teller is nearer than what this node will tell, so each stays
         // feasible when it is told.

@@ -132,8 +132,11 @@ impl Routing {
         self.sign_due(now);
         for (prefix, router, seqno) in self.requests.due(now.uptime_ms) {
             let Some(destination) = self.destinations.get(&prefix) else { continue };
-            let mut known: Vec<_> =
-                destination.heard.iter().map(|(node, heard)| (heard.told.router != router, heard.told.metric, *node)).collect();
+            let mut known: Vec<_> = destination
+                .heard
+                .iter()
+                .map(|(node, heard)| (heard.told.router != router, heard.told.metric, *node))
+                .collect();
             known.sort_unstable();
             for (_, _, node) in known.into_iter().take(ASKED_MAX) {
                 if let Some(link) = self.links.get_mut(&node) {

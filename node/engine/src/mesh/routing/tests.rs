@@ -106,9 +106,7 @@ impl Lab {
         let sum = told.iter().fold(0_u64, |sum, (prefix, told)| sum.wrapping_add(told_digest(prefix, told)));
         let digest = sum.wrapping_add(Reach::default().digest());
         let (number, epoch) = (self.numbers, BootEpoch(1));
-        RouteMessage {
-            epoch, number, updates, retracted: vec![], requests: vec![], reach: None, digest, resync: false,
-        }
+        RouteMessage { epoch, number, updates, retracted: vec![], requests: vec![], reach: None, digest, resync: false }
     }
 
     fn hear(&mut self, from: u8, message: RouteMessage, ms: u64) -> Result<(), NotHeard> {
@@ -390,7 +388,8 @@ fn a_lost_route_is_held_and_does_not_fall_to_a_shorter_prefix() {
     assert_eq!(lab.snapshot().lookup(inside, 1), Lookup::Unreachable(Unreachable::Held));
     lab.wait(200 + HOLD_MS, 2_000 + HOLD_MS);
     assert_eq!(lab.snapshot().lookup(inside, 1), Lookup::Unreachable(Unreachable::NoRoute));
-    let own = shoal_protocol::mesh::address::overlay(&network(), &shoal_protocol::mesh::peer_hash::PeerHash::of(&id(1)));
+    let own =
+        shoal_protocol::mesh::address::overlay(&network(), &shoal_protocol::mesh::peer_hash::PeerHash::of(&id(1)));
     assert_eq!(lab.snapshot().lookup(own.into(), 1), Lookup::Local);
     let unclaimed = "100.64.9.9".parse().unwrap();
     assert_eq!(lab.snapshot().lookup(unclaimed, 1), Lookup::Unreachable(Unreachable::NoRoute));
