@@ -14,21 +14,21 @@ use shoal_engine::mesh::routing::{Intake, LinkFacts, LinkSample, RouteState, Rou
 use shoal_protocol::mesh::address::Pool;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
-use shoal_protocol::mesh::route::{RouteMessage, VerifiedOrigin};
+use shoal_protocol::mesh::route::{RouteMessage, Router, VerifiedOrigin};
 use shoal_protocol::{BootEpoch, NetworkId, NodeId, Signed, UnixMillis};
 
 /// When the world begins.
 const WALL: u64 = 1_700_000_000_000;
 
 /// SplitMix64: the only source of chance.
-pub struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -36,28 +36,28 @@ impl Chance {
     }
 
     /// 0 to `below`, `below` excluded.
-    pub fn below(&mut self, below: u64) -> u64 {
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.next() % below.max(1)
     }
 
-    pub fn index(&mut self, below: usize) -> usize {
+    pub(crate) fn index(&mut self, below: usize) -> usize {
         usize::try_from(self.below(below as u64)).unwrap()
     }
 
-    pub fn permille(&mut self, chance: u64) -> bool {
+    pub(crate) fn permille(&mut self, chance: u64) -> bool {
         self.below(1000) < chance
     }
 }
 
 /// How the weather is.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
+pub(crate) struct Weather {
     /// Messages lost, per mille.
-    pub loss: u64,
+    pub(crate) loss: u64,
     /// Messages that come up to three seconds late, per mille.
-    pub late: u64,
+    pub(crate) late: u64,
     /// Links through relays, per mille.
-    pub relayed: u64,
+    pub(crate) relayed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -87,17 +87,19 @@ struct Node {
     scheduled_ms: u64,
     snapshot: Snapshot,
     announced: BTreeSet<Prefix>,
-    /// The neighbours the route of a prefix uses.
-    used: BTreeMap<Prefix, Vec<usize>>,
+    /// The run of each neighbour its link leads to.
+    linked: BTreeMap<usize, BootEpoch>,
+    /// The neighbours the route to a router of a prefix uses.
+    used: BTreeMap<(Prefix, Router), Vec<usize>>,
 }
 
 /// All of it.
-pub struct World {
-    pub seed: u64,
-    pub chance: Chance,
-    pub weather: Weather,
-    pub events: u64,
-    pub updates: u64,
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) chance: Chance,
+    pub(crate) weather: Weather,
+    pub(crate) events: u64,
+    pub(crate) updates: u64,
     now_ms: u64,
     order: u64,
     next_epoch: u64,
@@ -110,7 +112,7 @@ pub struct World {
     rights: BTreeSet<(NodeId, Prefix)>,
 }
 
-pub fn network() -> NetworkId {
+pub(crate) fn network() -> NetworkId {
     NetworkId::from_bytes([7; 32])
 }
 
@@ -123,7 +125,7 @@ fn pair(a: usize, b: usize) -> (usize, usize) {
 }
 
 impl World {
-    pub fn new(seed: u64, count: usize, weather: Weather) -> Self {
+    pub(crate) fn new(seed: u64, count: usize, weather: Weather) -> Self {
         let mut world = Self {
             seed,
             chance: Chance::new(seed),
@@ -160,6 +162,7 @@ impl World {
                 scheduled_ms: u64::MAX,
                 snapshot,
                 announced: BTreeSet::new(),
+                linked: BTreeMap::new(),
                 used: BTreeMap::new(),
             };
             world.ids.insert(id, n);
@@ -171,23 +174,23 @@ impl World {
         world
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
     /// `node` may announce `prefix`.
-    pub fn allow(&mut self, node: usize, prefix: Prefix) {
+    pub(crate) fn allow(&mut self, node: usize, prefix: Prefix) {
         self.rights.insert((self.nodes[node].id, prefix));
     }
 
-    pub fn announce(&mut self, node: usize, prefix: Prefix) {
+    pub(crate) fn announce(&mut self, node: usize, prefix: Prefix) {
         self.nodes[node].announced.insert(prefix);
         let now = self.now(node);
         self.nodes[node].routing.announce(prefix, now);
         self.drain(node);
     }
 
-    pub fn withdraw(&mut self, node: usize, prefix: Prefix) {
+    pub(crate) fn withdraw(&mut self, node: usize, prefix: Prefix) {
         self.nodes[node].announced.remove(&prefix);
         let now = self.now(node);
         self.nodes[node].routing.withdraw(prefix, now);
@@ -195,7 +198,7 @@ impl World {
     }
 
     /// A wire between two nodes is plugged or pulled; each end notices within a second and a half.
-    pub fn wire(&mut self, a: usize, b: usize, up: bool) {
+    pub(crate) fn wire(&mut self, a: usize, b: usize, up: bool) {
         let relayed = self.chance.permille(self.weather.relayed);
         let max_frame = 1_200 + u32::try_from(self.chance.below(8_000)).unwrap();
         let wire = self.wires.entry(pair(a, b)).or_insert(Wire { up, relayed, max_frame });
@@ -204,21 +207,22 @@ impl World {
         self.notice(b, a);
     }
 
-    pub fn is_wired(&self, a: usize, b: usize) -> bool {
+    pub(crate) fn is_wired(&self, a: usize, b: usize) -> bool {
         self.wires.get(&pair(a, b)).is_some_and(|wire| wire.up)
     }
 
-    pub fn wires(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn wires(&self) -> Vec<(usize, usize)> {
         self.wires.keys().copied().collect()
     }
 
     /// A node stops, and starts again without any memory when `up`.
-    pub fn power(&mut self, n: usize, up: bool) {
+    pub(crate) fn power(&mut self, n: usize, up: bool) {
         if up {
             let epoch = self.epoch();
             let node = &mut self.nodes[n];
             node.routing = Routing::new(node.id, epoch, network());
             (node.epoch, node.up, node.scheduled_ms) = (epoch, true, u64::MAX);
+            node.linked.clear();
             let announced: Vec<Prefix> = node.announced.iter().copied().collect();
             for prefix in announced {
                 self.announce(n, prefix);
@@ -235,12 +239,12 @@ impl World {
         }
     }
 
-    pub fn is_up(&self, n: usize) -> bool {
+    pub(crate) fn is_up(&self, n: usize) -> bool {
         self.nodes[n].up
     }
 
     /// The wire is measured from both ends.
-    pub fn measure(&mut self, a: usize, b: usize, sample: LinkSample) {
+    pub(crate) fn measure(&mut self, a: usize, b: usize, sample: LinkSample) {
         for (node, other) in [(a, b), (b, a)] {
             if !self.nodes[node].up {
                 continue;
@@ -253,7 +257,7 @@ impl World {
     }
 
     /// Lets time pass, event by event.
-    pub fn run(&mut self, milliseconds: u64) {
+    pub(crate) fn run(&mut self, milliseconds: u64) {
         let end = self.now_ms + milliseconds;
         while let Some(Reverse((at, _, slot))) = self.queue.peek().copied() {
             if at > end {
@@ -301,8 +305,10 @@ impl World {
                 if let Some(wire) = wire {
                     let (max_frame, relayed) = (wire.max_frame, wire.relayed);
                     let facts = LinkFacts { epoch: self.nodes[other].epoch, max_frame, relayed };
+                    self.nodes[node].linked.insert(other, facts.epoch);
                     self.nodes[node].routing.handle_link(id, facts, now);
                 } else {
+                    self.nodes[node].linked.remove(&other);
                     self.nodes[node].routing.handle_link_lost(id, now);
                 }
                 self.drain(node);
@@ -351,19 +357,20 @@ impl World {
         let now = self.now(n);
         let node = &self.nodes[n];
         let snapshot = node.routing.snapshot(bindings());
-        let mut used: BTreeMap<Prefix, Vec<usize>> = BTreeMap::new();
+        let mut used: BTreeMap<(Prefix, Router), Vec<usize>> = BTreeMap::new();
         for view in node.routing.view(now).filter(|view| view.state == RouteState::Used) {
             assert!(view.prefix.length() == 128 || self.rights.contains(&(view.told.router.node, view.prefix)));
-            used.entry(view.prefix).or_default().push(self.ids[&view.via]);
+            used.entry((view.prefix, view.told.router)).or_default().push(self.ids[&view.via]);
         }
         (self.nodes[n].snapshot, self.nodes[n].used) = (snapshot, used);
         for destination in 0..self.nodes.len() {
             let hash = self.nodes[destination].hash;
             self.no_way_back(n, &format!("peer {destination}"), |world, at| world.hops(at, &hash));
         }
-        let prefixes: Vec<Prefix> = self.nodes[n].used.keys().copied().collect();
-        for prefix in prefixes {
-            self.no_way_back(n, &prefix.to_string(), |world, at| world.used(at, &prefix));
+        // A prefix may have several routers; the sender chooses one, and hops ask for that one.
+        let routes: Vec<(Prefix, Router)> = self.nodes[n].used.keys().copied().collect();
+        for route in routes {
+            self.no_way_back(n, &route.0.to_string(), |world, at| world.used(at, &route));
         }
     }
 
@@ -378,13 +385,14 @@ impl World {
         }
     }
 
-    /// The same by the routes of a prefix alone.
-    fn used(&self, at: usize, prefix: &Prefix) -> Vec<usize> {
-        let via = self.nodes[at].used.get(prefix).cloned().unwrap_or_default();
-        if self.nodes[at].announced.contains(prefix) {
+    /// The same by the routes to one router of a prefix alone.
+    fn used(&self, at: usize, route: &(Prefix, Router)) -> Vec<usize> {
+        let via = self.nodes[at].used.get(route).cloned().unwrap_or_default();
+        if self.nodes[at].announced.contains(&route.0) {
             return vec![];
         }
-        via.into_iter().filter(|other| self.nodes[at].snapshot_epoch(&self.nodes[*other])).collect()
+        let linked = |other: &usize| self.nodes[at].linked.get(other) == Some(&self.nodes[*other].epoch);
+        via.into_iter().filter(linked).collect()
     }
 
     fn no_way_back(&self, start: usize, what: &str, next: impl Fn(&Self, usize) -> Vec<usize>) {
@@ -420,7 +428,7 @@ impl World {
     }
 
     /// Everybody who can be reached is reached, on every way that flows may take.
-    pub fn assert_reachable(&self) {
+    pub(crate) fn assert_reachable(&self) {
         let component = self.components();
         for a in (0..self.nodes.len()).filter(|a| self.nodes[*a].up) {
             for b in (0..self.nodes.len()).filter(|b| *b != a && component[*b] == component[a] && self.nodes[*b].up) {
@@ -457,7 +465,7 @@ impl World {
     }
 
     /// Nobody has a way to what cannot be reached.
-    pub fn assert_unreachable(&self) {
+    pub(crate) fn assert_unreachable(&self) {
         let component = self.components();
         for a in (0..self.nodes.len()).filter(|a| self.nodes[*a].up) {
             for b in (0..self.nodes.len()).filter(|b| *b != a) {
@@ -471,7 +479,7 @@ impl World {
                     );
                 }
             }
-            for prefix in self.nodes[a].used.keys().filter(|prefix| prefix.length() != 128) {
+            for (prefix, _) in self.nodes[a].used.keys().filter(|(prefix, _)| prefix.length() != 128) {
                 let routers = self.announcers().remove(prefix).unwrap_or_default();
                 let there = routers.iter().any(|router| component[*router] == component[a]);
                 assert!(there, "seed {}: {a} has a way to {prefix} at {} ms", self.seed, self.now_ms);
@@ -509,15 +517,5 @@ impl World {
 
     fn now(&self, n: usize) -> Now {
         Now { wall: UnixMillis(WALL + self.now_ms + self.nodes[n].skew_ms), uptime_ms: self.now_ms }
-    }
-}
-
-impl Node {
-    /// Whether this node's link to `other` leads to its present run.
-    fn snapshot_epoch(&self, other: &Self) -> bool {
-        match self.snapshot.lookup_peer(&other.hash, 0) {
-            Lookup::To { hops, .. } => hops.iter().all(|hop| hop.node != other.id || hop.epoch == other.epoch),
-            Lookup::Local | Lookup::Unreachable(_) => true,
-        }
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         assert!(cost.set_relayed(true));
         assert_eq!(cost.published(), direct + 256);
         let worst = LinkSample {
-            rtt_us: Some(u32::MAX),
+            rtt_us: Some(u32::MAX - 1),
             loss_permille: u32::MAX,
             load_permille: u32::MAX,
             reliability_permille: 0,

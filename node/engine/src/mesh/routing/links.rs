@@ -7,7 +7,7 @@ use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{FRAME_MAX, FRAME_MIN, REQUESTS_MAX, Reach, SeqnoRequest, Told, told_digest};
 
 use super::cost::LinkCost;
-use super::{HOLD_MS, PACE_MS, PERIOD_MS, RESYNC_FIRST_MS, RESYNC_MAX_MS};
+use super::{DIGEST_SOON_MS, HOLD_MS, PACE_MS, PERIOD_MS, RESYNC_FIRST_MS, RESYNC_MAX_MS};
 
 /// Messages a neighbour may send in a row; afterwards [`MESSAGES_A_SECOND`].
 const MESSAGES_BURST: u64 = 128;
@@ -60,14 +60,18 @@ pub(super) struct Link {
     pub(super) requests: VecDeque<SeqnoRequest>,
     /// Whether it has to be told whom this node reaches.
     pub(super) reach_due: bool,
-    /// Whether it is asked to tell everything again.
-    pub(super) resync_due: bool,
-    resync_again_ms: u64,
+    /// When it is asked to tell everything again, while its digest does not fit.
+    resync_at_ms: Option<u64>,
+    /// Whether it was asked and did not answer yet.
+    resync_asked: bool,
+    /// How long after its next answer it is asked again, if that did not help.
     resync_wait_ms: u64,
     /// When it was last told everything because it asked.
     pub(super) resynced_ms: Option<u64>,
     next_send_ms: u64,
     next_period_ms: u64,
+    /// How long after the next message without news another follows.
+    quiet_wait_ms: u64,
     credit: u64,
     credit_ms: u64,
 }
@@ -90,12 +94,13 @@ impl Link {
             dirty: BTreeSet::new(),
             requests: VecDeque::new(),
             reach_due: true,
-            resync_due: false,
-            resync_again_ms: 0,
+            resync_at_ms: None,
+            resync_asked: false,
             resync_wait_ms: RESYNC_FIRST_MS,
             resynced_ms: None,
             next_send_ms: now_ms,
             next_period_ms: now_ms,
+            quiet_wait_ms: DIGEST_SOON_MS,
             credit: MESSAGES_BURST.saturating_mul(1000),
             credit_ms: now_ms,
         }
@@ -118,15 +123,25 @@ impl Link {
         self.reach = Some(reach);
     }
 
-    /// Compares what the neighbour says it told with what is remembered of it.
-    pub(super) fn check_digest(&mut self, digest: u64, now_ms: u64) {
+    /// Compares what the neighbour says it told with what is remembered of it. `answered` is whether this message said
+    /// whom it reaches, as the answer to a resync does. Questions are repeated soon until they are answered, for they may be
+    /// lost; answers that do not help make them rarer.
+    pub(super) fn check_digest(&mut self, digest: u64, answered: bool, now_ms: u64) {
         if self.heard_sum.wrapping_add(self.reach_digest) == digest {
-            (self.confirmed_ms, self.resync_due, self.resync_wait_ms) = (now_ms, false, RESYNC_FIRST_MS);
-        } else if now_ms >= self.resync_again_ms {
-            self.resync_due = true;
-            self.resync_again_ms = now_ms.saturating_add(self.resync_wait_ms);
+            (self.confirmed_ms, self.resync_at_ms, self.resync_wait_ms) = (now_ms, None, RESYNC_FIRST_MS);
+            self.resync_asked = false;
+        } else if answered && self.resync_asked {
+            self.resync_asked = false;
+            self.resync_at_ms = Some(now_ms.saturating_add(self.resync_wait_ms));
             self.resync_wait_ms = self.resync_wait_ms.saturating_mul(2).min(RESYNC_MAX_MS);
+        } else if self.resync_at_ms.is_none() {
+            self.resync_at_ms = Some(now_ms);
         }
+    }
+
+    /// Whether a message that goes out now asks for everything again.
+    pub(super) fn asks_resync(&self, now_ms: u64) -> bool {
+        self.resync_at_ms.is_some_and(|at| at <= now_ms)
     }
 
     /// Queues a request unless it waits already or the queue is full.
@@ -143,15 +158,24 @@ impl Link {
 
     /// When the next message is due.
     pub(super) fn due_ms(&self) -> u64 {
-        let waiting = !self.dirty.is_empty() || !self.requests.is_empty() || self.reach_due || self.resync_due;
-        if waiting { self.next_send_ms.min(self.next_period_ms) } else { self.next_period_ms }
+        let waiting = !self.dirty.is_empty() || !self.requests.is_empty() || self.reach_due;
+        let news_ms = if waiting { self.next_send_ms } else { u64::MAX };
+        let resync_ms = self.resync_at_ms.map_or(u64::MAX, |at| at.max(self.next_send_ms));
+        news_ms.min(resync_ms).min(self.next_period_ms)
     }
 
-    /// A message goes out now.
-    pub(super) fn sent(&mut self, now_ms: u64) {
+    /// A message goes out now. Behind one with news a digest follows soon, so that a loss is noticed soon; then ever less
+    /// often.
+    pub(super) fn sent(&mut self, news: bool, now_ms: u64) {
+        let wait_ms = if news { DIGEST_SOON_MS } else { self.quiet_wait_ms };
         self.next_send_ms = now_ms.saturating_add(PACE_MS);
-        self.next_period_ms = now_ms.saturating_add(PERIOD_MS);
-        (self.reach_due, self.resync_due) = (false, false);
+        self.next_period_ms = now_ms.saturating_add(wait_ms);
+        self.quiet_wait_ms = wait_ms.saturating_mul(2).min(PERIOD_MS);
+        self.reach_due = false;
+        if self.asks_resync(now_ms) {
+            self.resync_at_ms = Some(now_ms.saturating_add(RESYNC_FIRST_MS));
+            self.resync_asked = true;
+        }
     }
 
     /// Notes that `told` is being told of `prefix`.

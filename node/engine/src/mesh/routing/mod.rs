@@ -9,7 +9,8 @@
 //! Why there is no loop: along every next hop the feasibility distance for the router strictly falls, whatever is lost,
 //! late or out of order, for a node lowers its distance before it tells a route and uses only routes whose teller is nearer
 //! than that. A node that restarts forgets its distances, but it is another neighbour then (another epoch): whoever sent
-//! packets to its former run sends none to the new one before that told a route.
+//! packets to its former run sends none to the new one before that told a route. That holds for each router; where a prefix
+//! has several, the sender chooses one and hops ask for that one (see [`snapshot`]), so choices that differ make no loop.
 
 pub mod cost;
 pub mod intake;
@@ -35,7 +36,7 @@ pub use cost::LinkSample;
 pub use intake::{HeardMessage, HeardUpdate, Intake};
 pub use links::LinkFacts;
 pub use origins::{COUNT_ON_MS, ORIGIN_REFRESH_MS, OWN_MAX};
-pub use requests::{FORWARD_ONCE_MS, FORWARDED_MAX, REQUEST_AGAIN_MAX_MS, REQUEST_FIRST_MS};
+pub use requests::{FORWARD_ONCE_MS, FORWARD_TRIES, FORWARDED_MAX, REQUEST_AGAIN_MAX_MS, REQUEST_FIRST_MS};
 pub use snapshot::Snapshot;
 pub use sources::{SOURCE_KEEP_MS, SOURCES_MAX, SOURCES_PER_NODE_MAX};
 
@@ -58,10 +59,14 @@ pub const HOPS_MAX: usize = 8;
 pub const PACE_MS: u64 = 100;
 /// A neighbour hears at least this often, milliseconds: a number and a digest, about 40 bytes.
 pub const PERIOD_MS: u64 = 5_000;
+/// After news a digest follows this soon, milliseconds; then after twice that, and so on up to [`PERIOD_MS`]. With it a
+/// chain of fifty links that each lose one message in ten settles in seconds.
+pub const DIGEST_SOON_MS: u64 = 400;
 /// A route counts for this long after its teller last stood by it, milliseconds: six periods, so that with one message in
 /// ten lost a route ends by mistake once in a million.
 pub const HOLD_MS: u64 = 30_000;
-/// First wait before everything is asked for again, milliseconds; doubled while digests do not fit.
+/// First wait before everything is asked for again, milliseconds; doubled by each answer after which digests still do not
+/// fit.
 pub const RESYNC_FIRST_MS: u64 = 500;
 /// Longest such wait, milliseconds: half of [`HOLD_MS`], so that routes stay even if digests never fit.
 pub const RESYNC_MAX_MS: u64 = 15_000;
@@ -291,6 +296,7 @@ impl Routing {
             return Err(NotHeard::TooNear);
         }
         link.heard_number = message.number;
+        let answered = message.reach.is_some();
         if let Some(reach) = message.reach {
             link.set_reach(reach);
             self.mark_all_for(from, now);
@@ -305,7 +311,7 @@ impl Routing {
             self.hear(from, update, right, now);
         }
         if let Some(link) = self.links.get_mut(&from) {
-            link.check_digest(message.digest, now.uptime_ms);
+            link.check_digest(message.digest, answered, now.uptime_ms);
         }
         if message.resync {
             self.tell_all_again(from, now);
@@ -482,27 +488,37 @@ impl Routing {
             }
             return;
         }
-        let Some(destination) = self.destinations.get(&prefix) else { return self.ignore(Ignored::NotForwarded) };
-        if let Some(best) = &destination.best
-            && (best.told.router != router || best.told.seqno >= seqno)
-        {
+        if self.answers(&prefix, &router, seqno) {
             return self.mark_for_sure(&from, prefix);
         }
-        // Towards the router: the way packets go, else the nearest way that is known, usable or not.
-        let used = destination.best.as_ref().map(|best| best.via).filter(|via| *via != from);
-        let known = destination.heard.iter().filter(|(node, heard)| **node != from && heard.told.router == router);
-        let next = used.or_else(|| known.min_by_key(|(_, heard)| heard.told.metric).map(|(node, _)| *node));
-        let link = next.and_then(|next| self.links.get_mut(&next));
-        match (link, hops.checked_sub(1)) {
-            (Some(link), Some(hops)) if hops > 0 => {
-                if self.requests.may_forward(prefix, router, seqno, now.uptime_ms) {
-                    link.request(SeqnoRequest { hops, ..request });
-                    return;
-                }
+        match (self.towards(&prefix, &router, &from), hops.checked_sub(1)) {
+            (Some(next), Some(hops))
+                if hops > 0 && self.requests.forward(prefix, router, (seqno, hops), from, now.uptime_ms) =>
+            {
+                self.ask(next, SeqnoRequest { hops, ..request });
             }
-            _ => {}
+            _ => self.ignore(Ignored::NotForwarded),
         }
-        self.ignore(Ignored::NotForwarded);
+    }
+
+    /// Whether the route in use is what somebody who asks for this number needs.
+    fn answers(&self, prefix: &Prefix, router: &Router, seqno: u32) -> bool {
+        let best = self.destinations.get(prefix).and_then(|destination| destination.best.as_ref());
+        best.is_some_and(|best| best.told.router != *router || best.told.seqno >= seqno)
+    }
+
+    /// Who is nearer to the router: the way packets go, else the nearest that is known, usable or not; never back.
+    fn towards(&self, prefix: &Prefix, router: &Router, from: &NodeId) -> Option<NodeId> {
+        let destination = self.destinations.get(prefix)?;
+        let used = destination.best.as_ref().map(|best| best.via).filter(|via| via != from);
+        let known = destination.heard.iter().filter(|(node, heard)| *node != from && heard.told.router == *router);
+        used.or_else(|| known.min_by_key(|(_, heard)| heard.told.metric).map(|(node, _)| *node))
+    }
+
+    fn ask(&mut self, node: NodeId, request: SeqnoRequest) {
+        if let Some(link) = self.links.get_mut(&node) {
+            link.request(request);
+        }
     }
 
     /// Drops what ended, keeps what is needed.

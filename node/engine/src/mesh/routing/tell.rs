@@ -130,24 +130,34 @@ impl Routing {
     /// Does what is due: signs, asks, tells.
     pub(super) fn settle(&mut self, now: Now) {
         self.sign_due(now);
-        for (prefix, router, seqno) in self.requests.due(now.uptime_ms) {
-            let Some(destination) = self.destinations.get(&prefix) else { continue };
-            let mut known: Vec<_> = destination
-                .heard
-                .iter()
-                .map(|(node, heard)| (heard.told.router != router, heard.told.metric, *node))
-                .collect();
-            known.sort_unstable();
-            for (_, _, node) in known.into_iter().take(ASKED_MAX) {
-                if let Some(link) = self.links.get_mut(&node) {
-                    link.request(SeqnoRequest { prefix, router, seqno, hops: REQUEST_HOPS_MAX });
-                }
-            }
-        }
+        self.ask_due(now);
         let due = self.links.iter().filter(|(_, link)| link.is_due(now.uptime_ms)).map(|(node, _)| *node);
         let due: Vec<NodeId> = due.take(EFFECTS_MAX.saturating_sub(self.effects.len())).collect();
         for node in due {
             self.flush(node, now);
+        }
+    }
+
+    /// Asks for the numbers that are needed here, and once more for those that others need.
+    fn ask_due(&mut self, now: Now) {
+        for (prefix, router, seqno) in self.requests.due(now.uptime_ms) {
+            let Some(destination) = self.destinations.get(&prefix) else { continue };
+            let known = destination.heard.iter();
+            let mut known: Vec<(bool, u32, NodeId)> =
+                known.map(|(node, heard)| (heard.told.router != router, heard.told.metric, *node)).collect();
+            known.sort_unstable();
+            for (_, _, node) in known.into_iter().take(ASKED_MAX) {
+                self.ask(node, SeqnoRequest { prefix, router, seqno, hops: REQUEST_HOPS_MAX });
+            }
+        }
+        let mut requests = std::mem::take(&mut self.requests);
+        let again =
+            requests.due_again(now.uptime_ms, |prefix, router, seqno| self.answers(prefix, router, seqno));
+        self.requests = requests;
+        for (prefix, router, passed) in again {
+            if let Some(next) = self.towards(&prefix, &router, &passed.from) {
+                self.ask(next, SeqnoRequest { prefix, router, seqno: passed.seqno, hops: passed.hops });
+            }
         }
     }
 
@@ -181,9 +191,10 @@ impl Routing {
             requests,
             reach: link.reach_due.then(|| self.reach.clone()),
             digest: link.digest(self.reach_digest),
-            resync: link.resync_due,
+            resync: link.asks_resync(now.uptime_ms),
         };
-        link.sent(now.uptime_ms);
+        let news = !message.updates.is_empty() || !message.retracted.is_empty() || message.reach.is_some();
+        link.sent(news || message.resync, now.uptime_ms);
         self.links.insert(node, link);
         self.effects.push_back(RoutingEffect::Send { to: node, message });
     }
