@@ -103,9 +103,7 @@ impl Requests {
         now_ms: u64,
     ) -> bool {
         let key = (prefix, router);
-        let copy = |passed: &Passed| {
-            passed.seqno >= seqno && now_ms.saturating_sub(passed.sent_ms) < FORWARD_ONCE_MS
-        };
+        let copy = |passed: &Passed| passed.seqno >= seqno && now_ms.saturating_sub(passed.sent_ms) < FORWARD_ONCE_MS;
         if self.forwarded.get(&key).is_some_and(copy)
             || (self.forwarded.len() >= FORWARDED_MAX && !self.forwarded.contains_key(&key))
         {

@@ -151,8 +151,7 @@ impl Routing {
             }
         }
         let mut requests = std::mem::take(&mut self.requests);
-        let again =
-            requests.due_again(now.uptime_ms, |prefix, router, seqno| self.answers(prefix, router, seqno));
+        let again = requests.due_again(now.uptime_ms, |prefix, router, seqno| self.answers(prefix, router, seqno));
         self.requests = requests;
         for (prefix, router, passed) in again {
             if let Some(next) = self.towards(&prefix, &router, &passed.from) {
