@@ -4,8 +4,8 @@
 //! A node claims its first candidate and uses it. If somebody's claim of the same address ranks before its own, it takes
 //! its next free candidate. A claim is signed again every six hours; one that was not for two days frees its address.
 
+use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 use shoal_protocol::limits::FRESHNESS_MS;
 use shoal_protocol::mesh::address::Pool;

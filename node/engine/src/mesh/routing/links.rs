@@ -106,6 +106,14 @@ impl Link {
         }
     }
 
+    /// The link is like this now; its run stays.
+    pub(super) fn set_facts(&mut self, facts: LinkFacts) {
+        // A neighbour refuses a route with a frame outside of these bounds.
+        self.max_frame = facts.max_frame.clamp(FRAME_MIN, FRAME_MAX);
+        self.relayed = facts.relayed;
+        self.cost.set_relayed(facts.relayed);
+    }
+
     /// Whether one more message is read.
     pub(super) fn may_speak(&mut self, now_ms: u64) -> bool {
         let earned = now_ms.saturating_sub(self.credit_ms).saturating_mul(MESSAGES_A_SECOND);

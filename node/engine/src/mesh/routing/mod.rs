@@ -3,8 +3,9 @@
 //! of [`Routing::poll`], and the packet half reads an immutable [`Snapshot`].
 //!
 //! - [`cost`]: what a link costs. `links`: what each neighbour was told and says. [`intake`]: signatures.
-//! - `table`: which route is used. `sources`: which routes may be. `requests`: how to get one that may.
-//! - `tell`: what is told to whom. `origins`: what this node itself can be reached under. [`snapshot`]: the result.
+//! - `table`: which route is used. `sources`: which routes may be. `ask`, `requests`: how to get one that may.
+//! - `tell`: what is told to whom. `origins`: what this node itself can be reached under.
+//! - [`snapshot`]: the result. `view`: the same for people.
 //!
 //! Why there is no loop: along every next hop the feasibility distance for the router strictly falls, whatever is lost,
 //! late or out of order, for a node lowers its distance before it tells a route and uses only routes whose teller is nearer
@@ -12,6 +13,7 @@
 //! packets to its former run sends none to the new one before that told a route. That holds for each router; where a prefix
 //! has several, the sender chooses one and hops ask for that one (see [`snapshot`]), so choices that differ make no loop.
 
+mod ask;
 pub mod cost;
 pub mod intake;
 mod links;
@@ -21,15 +23,14 @@ pub mod snapshot;
 mod sources;
 mod table;
 mod tell;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shoal_protocol::limits::FRESHNESS_MS;
 use shoal_protocol::mesh::address::{host_prefix, network_prefix};
 use shoal_protocol::mesh::prefix::Prefix;
-use shoal_protocol::mesh::route::{
-    ORIGIN_LIFE_MAX_MS, Origin, Reach, RouteMessage, Router, SeqnoRequest, Told, told_digest,
-};
+use shoal_protocol::mesh::route::{ORIGIN_LIFE_MAX_MS, Origin, Reach, RouteMessage, Router, Told, told_digest};
 use shoal_protocol::{BootEpoch, NetworkId, NodeId};
 
 pub use cost::LinkSample;
@@ -39,6 +40,7 @@ pub use origins::{COUNT_ON_MS, ORIGIN_REFRESH_MS, OWN_MAX};
 pub use requests::{FORWARD_ONCE_MS, FORWARD_TRIES, FORWARDED_MAX, REQUEST_AGAIN_MAX_MS, REQUEST_FIRST_MS};
 pub use snapshot::Snapshot;
 pub use sources::{SOURCE_KEEP_MS, SOURCES_MAX, SOURCES_PER_NODE_MAX};
+pub use view::{RouteState, RouteView};
 
 use crate::Now;
 use links::Link;
@@ -141,34 +143,6 @@ pub enum Ignored {
     NotForwarded,
 }
 
-/// What is thought of one route that a neighbour tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteState {
-    /// Packets go this way.
-    Used,
-    /// They could.
-    Feasible,
-    /// Not before its router counts on: it might lead back here.
-    Unfeasible,
-    /// Its router has no right to the prefix.
-    Unauthorised,
-    /// Nobody stands by it any more.
-    Expired,
-}
-
-/// One route, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteView {
-    /// Where it leads.
-    pub prefix: Prefix,
-    /// Who tells it.
-    pub via: NodeId,
-    /// What it is like, from there.
-    pub told: Told,
-    /// What is thought of it.
-    pub state: RouteState,
-}
-
 /// All routes of one node in one network.
 #[derive(Debug)]
 pub struct Routing {
@@ -230,8 +204,7 @@ impl Routing {
             self.handle_link_lost(node, now);
         }
         if let Some(link) = self.links.get_mut(&node) {
-            (link.max_frame, link.relayed) = (facts.max_frame, facts.relayed);
-            link.cost.set_relayed(facts.relayed);
+            link.set_facts(facts);
             self.changed = true;
             self.reselect_all_of(node, now);
         } else if self.links.len() < LINKS_MAX {
@@ -367,27 +340,6 @@ impl Routing {
         self.ignored.iter().map(|(reason, count)| (*reason, *count))
     }
 
-    /// Every route every neighbour tells, in the order of prefixes.
-    pub fn view(&self, now: Now) -> impl Iterator<Item = RouteView> {
-        let of = move |(prefix, destination): (&Prefix, &Destination)| {
-            let views = destination.heard.iter().map(|(via, heard)| {
-                let used = destination.best.as_ref().is_some_and(|best| best.hops.contains(via));
-                let alive = self.links.get(via).is_some_and(|link| heard.is_alive(link, now));
-                let Told { router, seqno, metric, .. } = heard.told;
-                let state = match (heard.authorised, alive) {
-                    (false, _) => RouteState::Unauthorised,
-                    (true, false) => RouteState::Expired,
-                    (true, true) if used => RouteState::Used,
-                    (true, true) if self.sources.is_feasible(*prefix, router, seqno, metric) => RouteState::Feasible,
-                    (true, true) => RouteState::Unfeasible,
-                };
-                RouteView { prefix: *prefix, via: *via, told: heard.told, state }
-            });
-            views.collect::<Vec<_>>()
-        };
-        self.destinations.iter().flat_map(of)
-    }
-
     /// Takes one told route, or notes why not; either way what was told before of its prefix is void.
     fn hear(&mut self, from: NodeId, update: HeardUpdate, right: Right<'_>, now: Now) {
         let HeardUpdate { origin, metric, max_frame, relayed } = update;
@@ -470,54 +422,6 @@ impl Routing {
             }
             destination.best = best;
             self.mark(prefix, now);
-        }
-    }
-
-    /// A neighbour asks that a router counts on (RFC 8966 §3.8.1.2).
-    fn handle_request(&mut self, from: NodeId, request: SeqnoRequest, now: Now) {
-        let SeqnoRequest { prefix, router, seqno, hops } = request;
-        if router.node == self.local.node {
-            let known = self.origins.seqno(&prefix).filter(|_| router == self.local);
-            match known {
-                Some(own) if own.checked_add(1) == Some(seqno) => self.origins.count_on(&prefix),
-                Some(own) if own < seqno => self.ignore(Ignored::Invented),
-                _ => {
-                    self.ignore(Ignored::Stale);
-                    self.mark_for_sure(&from, prefix);
-                }
-            }
-            return;
-        }
-        if self.answers(&prefix, &router, seqno) {
-            return self.mark_for_sure(&from, prefix);
-        }
-        match (self.towards(&prefix, &router, &from), hops.checked_sub(1)) {
-            (Some(next), Some(hops))
-                if hops > 0 && self.requests.forward(prefix, router, (seqno, hops), from, now.uptime_ms) =>
-            {
-                self.ask(next, SeqnoRequest { hops, ..request });
-            }
-            _ => self.ignore(Ignored::NotForwarded),
-        }
-    }
-
-    /// Whether the route in use is what somebody who asks for this number needs.
-    fn answers(&self, prefix: &Prefix, router: &Router, seqno: u32) -> bool {
-        let best = self.destinations.get(prefix).and_then(|destination| destination.best.as_ref());
-        best.is_some_and(|best| best.told.router != *router || best.told.seqno >= seqno)
-    }
-
-    /// Who is nearer to the router: the way packets go, else the nearest that is known, usable or not; never back.
-    fn towards(&self, prefix: &Prefix, router: &Router, from: &NodeId) -> Option<NodeId> {
-        let destination = self.destinations.get(prefix)?;
-        let used = destination.best.as_ref().map(|best| best.via).filter(|via| via != from);
-        let known = destination.heard.iter().filter(|(node, heard)| *node != from && heard.told.router == *router);
-        used.or_else(|| known.min_by_key(|(_, heard)| heard.told.metric).map(|(node, _)| *node))
-    }
-
-    fn ask(&mut self, node: NodeId, request: SeqnoRequest) {
-        if let Some(link) = self.links.get_mut(&node) {
-            link.request(request);
         }
     }
 

@@ -4,7 +4,7 @@
 //! A packet goes to a peer: the longest matching prefix says to which, and from there on every hop asks for that peer by
 //! its hash. So relays need no prefixes, and a prefix that is known here but not there cannot turn a packet round.
 
-use std::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
 use shoal_protocol::mesh::address::peer_of;
 use shoal_protocol::mesh::peer_hash::PeerHash;

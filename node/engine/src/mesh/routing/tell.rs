@@ -7,8 +7,8 @@ use shoal_protocol::NodeId;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{
-    FRAME_MAX, REQUEST_HOPS_MAX, REQUESTS_MAX, RETRACTIONS_MAX, Reach, RouteMessage, RouteUpdate, SeqnoRequest, Told,
-    UPDATES_MAX, VerifiedOrigin,
+    FRAME_MAX, REQUESTS_MAX, RETRACTIONS_MAX, Reach, RouteMessage, RouteUpdate, SeqnoRequest, Told, UPDATES_MAX,
+    VerifiedOrigin,
 };
 
 use super::links::Link;
@@ -17,8 +17,6 @@ use crate::Now;
 
 /// A metric that differs from the one told by less than this part of it is not told: a sixteenth.
 const TELL: u32 = 16;
-/// Most neighbours that are asked for one number: the nearest who know the router.
-const ASKED_MAX: usize = 8;
 
 impl Routing {
     /// What `node` is to know of `prefix`.
@@ -135,28 +133,6 @@ impl Routing {
         let due: Vec<NodeId> = due.take(EFFECTS_MAX.saturating_sub(self.effects.len())).collect();
         for node in due {
             self.flush(node, now);
-        }
-    }
-
-    /// Asks for the numbers that are needed here, and once more for those that others need.
-    fn ask_due(&mut self, now: Now) {
-        for (prefix, router, seqno) in self.requests.due(now.uptime_ms) {
-            let Some(destination) = self.destinations.get(&prefix) else { continue };
-            let known = destination.heard.iter();
-            let mut known: Vec<(bool, u32, NodeId)> =
-                known.map(|(node, heard)| (heard.told.router != router, heard.told.metric, *node)).collect();
-            known.sort_unstable();
-            for (_, _, node) in known.into_iter().take(ASKED_MAX) {
-                self.ask(node, SeqnoRequest { prefix, router, seqno, hops: REQUEST_HOPS_MAX });
-            }
-        }
-        let mut requests = std::mem::take(&mut self.requests);
-        let again = requests.due_again(now.uptime_ms, |prefix, router, seqno| self.answers(prefix, router, seqno));
-        self.requests = requests;
-        for (prefix, router, passed) in again {
-            if let Some(next) = self.towards(&prefix, &router, &passed.from) {
-                self.ask(next, SeqnoRequest { prefix, router, seqno: passed.seqno, hops: passed.hops });
-            }
         }
     }
 

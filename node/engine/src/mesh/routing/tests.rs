@@ -5,7 +5,7 @@ use super::snapshot::{Bindings, Lookup, Unreachable};
 use super::*;
 use ed25519_dalek::SigningKey;
 use shoal_protocol::mesh::address::Pool;
-use shoal_protocol::mesh::route::{FRAME_MAX, RouteUpdate, VerifiedOrigin};
+use shoal_protocol::mesh::route::{FRAME_MAX, RouteUpdate, SeqnoRequest, VerifiedOrigin};
 use shoal_protocol::{Signed, UnixMillis};
 
 const WALL: u64 = 1_700_000_000_000;
@@ -314,6 +314,18 @@ fn ways_that_are_as_good_share_and_the_smallest_frame_counts() {
     assert!(lab.via().contains(&2));
     lab.tell(4, 1, 100, 800);
     assert_eq!(lab.via(), [4]);
+}
+
+#[test]
+fn a_way_as_good_whose_teller_is_not_nearer_is_not_shared() {
+    let mut lab = Lab::new(&[2, 3]);
+    // All within the pause behind the first messages: nothing was told yet, so every distance is feasible.
+    lab.tell(2, 1, 5_000, 10);
+    lab.tell(3, 1, 5_150, 20);
+    // By 2 it is 5,101, by 3 hardly more; but 3 may be about to hear of this node that it is nearer.
+    assert_eq!(lab.via(), [2]);
+    lab.tell(3, 1, 5_050, 30);
+    assert_eq!(lab.via(), [2, 3]);
 }
 
 #[test]
