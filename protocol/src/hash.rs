@@ -97,6 +97,10 @@ contexts! {
     MESH_COOKIE_KEY = "shoal mesh cookie key v1";
     /// Key of the data frames of one direction of a session, from the handshake.
     MESH_DATA = "shoal mesh data v1";
+    /// IPv4 candidate of a node in a network's pool.
+    MESH_IPV4 = "shoal mesh ipv4 v1";
+    /// Digest of the routes one neighbour told another.
+    MESH_ROUTES = "shoal mesh routes v1";
 }
 
 /// Derives 32 bytes for `context` from `parts`, each preceded by its length as u64 little-endian.

@@ -21,6 +21,10 @@ use shoal_protocol::lane::{
 };
 use shoal_protocol::layout::{Code, SegmentShape, padme};
 use shoal_protocol::limits::{CONTROL_FRAME_MAX, LANE_MESSAGE_MAX, PAGE_MAX, RECORD_MAX};
+use shoal_protocol::mesh::address::{Pool, network_prefix, overlay};
+use shoal_protocol::mesh::flood::FLOOD_MESSAGE_MAX;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::route::{ROUTE_MESSAGE_MAX, Told, told_digest};
 use shoal_protocol::record::{RecordKind, link};
 use shoal_protocol::sealing::{FrameAad, nonce, single_aad};
 use shoal_protocol::signed::Statement;
@@ -202,6 +206,33 @@ fn signed_statements() {
             message("record payload, version 1", record(1), RECORD_MAX),
             message("record payload, version 2", record(2), RECORD_MAX),
             signed("record", record(2), 2),
+        ],
+    );
+}
+
+#[test]
+fn mesh_addresses_claims_and_routes() {
+    let candidate = |attempt| Pool::default().candidate(&network(), &node(4), attempt).to_string();
+    let told = Told { router: mesh_router(), seqno: 7, metric: 300, max_frame: 8_900, relayed: true };
+    check(
+        "routes.hex",
+        &[
+            output("peer hash", PeerHash::of(&node(4)).to_string()),
+            output("mesh prefix", network_prefix(&network()).to_string()),
+            output("mesh ipv6", overlay(&network(), &PeerHash::of(&node(4))).to_string()),
+            output("mesh ipv4, attempt 0", candidate(0)),
+            output("mesh ipv4, attempt 1", candidate(1)),
+            message("claim payload", claim(), 128),
+            signed("claim", claim(), 4),
+            message("origin payload, ipv4", origin("10.1.0.0/16"), 48),
+            message("origin payload, ipv6", origin("2001:db8::/32"), 48),
+            signed("origin", origin("10.1.0.0/16"), 4),
+            output("digest of a route", told_digest(&origin("10.1.0.0/16").prefix, &told).to_string()),
+            output("digest of a reach", reach().digest().to_string()),
+            message("route message, digest only", quiet_message(), ROUTE_MESSAGE_MAX),
+            message("route message", route_message(), ROUTE_MESSAGE_MAX),
+            message("flood message", flood_message(), FLOOD_MESSAGE_MAX),
+            message("flood acknowledgement", flood_acknowledgement(), FLOOD_MESSAGE_MAX),
         ],
     );
 }

@@ -18,6 +18,10 @@ use shoal_protocol::lane::{
     DataWord, DeliveryReply, Header, RetrieveTrailer, StoreReply, StoreTrailer, message_length,
 };
 use shoal_protocol::loss::LossStatement;
+use shoal_protocol::mesh::claim::Claim;
+use shoal_protocol::mesh::flood::FloodMessage;
+use shoal_protocol::mesh::prefix::Prefix;
+use shoal_protocol::mesh::route::{Origin, RouteMessage};
 use shoal_protocol::page::{Page, PageRef, ReadSection, is_safe_path};
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::{DeliveryReceipt, Receipt, RefusalStatement, ServeStatement};
@@ -43,7 +47,7 @@ fn again<T: Message>(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Every CBOR decoder there is.
-const DECODERS: [(&str, Decoder); 22] = [
+const DECODERS: [(&str, Decoder); 26] = [
     ("request", again::<Request>),
     ("response", again::<Response>),
     ("lane header", again::<Header>),
@@ -66,6 +70,10 @@ const DECODERS: [(&str, Decoder); 22] = [
     ("read section", again::<ReadSection>),
     ("owner record", again::<OwnerRecord>),
     ("placement record", again::<PlacementRecord>),
+    ("claim", again::<Claim>),
+    ("origin", again::<Origin>),
+    ("route message", again::<RouteMessage>),
+    ("flood message", again::<FloodMessage>),
 ];
 
 /// Decoders of parts that also stand alone.
@@ -127,6 +135,10 @@ round_trips! {
     read_sections = arbitrary::read_section();
     owner_records = arbitrary::owner_record();
     placement_records = arbitrary::placement_record();
+    claims = arbitrary::claim();
+    origins = arbitrary::origin();
+    route_messages = arbitrary::route_message();
+    flood_messages = arbitrary::flood_message();
 }
 
 /// Bytes that a decoder of this protocol gets further into than into noise.
@@ -145,6 +157,10 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&serve()),
         codec::encode(&record(2)),
         codec::encode(&peer_record()),
+        codec::encode(&claim()),
+        codec::encode(&origin("10.1.0.0/16")),
+        codec::encode(&route_message()),
+        codec::encode(&flood_message()),
     ]
 }
 
@@ -185,7 +201,7 @@ proptest! {
     #[test]
     fn arbitrary_texts_never_panic(text in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = (text.parse::<NodeId>(), text.parse::<ShardId>(), text.parse::<Suite>(), Capability::parse(&text));
-        let _ = (is_safe_path(&text), NetworkId::derive(None, &text));
+        let _ = (is_safe_path(&text), NetworkId::derive(None, &text), text.parse::<Prefix>());
         for prefix in ["shoal", "shoalr", "shoalv", "shoalo", "other"] {
             let hrp = bech32::Hrp::parse(prefix).unwrap();
             let checked = bech32::encode::<bech32::Bech32m>(hrp, &bytes).unwrap();
@@ -193,6 +209,16 @@ proptest! {
                 let again = capability.to_text();
                 prop_assert_eq!(again.as_str(), checked);
             }
+        }
+    }
+
+    #[test]
+    fn prefixes_have_one_spelling(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+        if let Ok(prefix) = Prefix::from_bytes(&bytes) {
+            prop_assert_eq!(prefix.to_bytes(), bytes);
+            prop_assert_eq!(prefix.to_string().parse::<Prefix>(), Ok(prefix));
+            let (first, last) = prefix.range();
+            prop_assert!(first <= last && prefix.contains(prefix.address()) && prefix.covers(&prefix));
         }
     }
 
@@ -239,7 +265,7 @@ fn only_fits<T: Statement + PartialEq + std::fmt::Debug>(good: &T, altered: &[T]
         assert!(transplant(&envelope, other).verify::<T>(&network()).is_err(), "alteration {at} of {good:?}");
     }
     assert!(transplant(&envelope, good).verify::<T>(&network()).is_ok(), "a transplant of the same is the same");
-    let kinds: [(&str, Fits); 10] = [
+    let kinds: [(&str, Fits); 12] = [
         (PeerRecord::CONTEXT, is_context::<PeerRecord>),
         (Group::CONTEXT, is_context::<Group>),
         (Voucher::CONTEXT, is_context::<Voucher>),
@@ -250,6 +276,8 @@ fn only_fits<T: Statement + PartialEq + std::fmt::Debug>(good: &T, altered: &[T]
         (DeliveryReceipt::CONTEXT, is_context::<DeliveryReceipt>),
         (AuditStatement::CONTEXT, is_context::<AuditStatement>),
         (Record::CONTEXT, is_context::<Record>),
+        (Claim::CONTEXT, is_context::<Claim>),
+        (Origin::CONTEXT, is_context::<Origin>),
     ];
     for (context, fits) in kinds {
         assert_eq!(fits(&envelope), context == T::CONTEXT, "read as {context}");
@@ -312,6 +340,31 @@ fn node_statements_bind_every_field() {
             PeerRecord { domain: None, ..peer_record() },
             PeerRecord { stores: false, ..peer_record() },
             PeerRecord { time: later, ..peer_record() },
+        ],
+    );
+}
+
+#[test]
+fn mesh_statements_bind_every_field() {
+    let moved = |time: UnixMillis| UnixMillis(time.0 - 1);
+    only_fits(
+        &claim(),
+        &[
+            Claim { attempt: 3, ..claim() },
+            Claim { issued: moved(claim().issued), ..claim() },
+            Claim { bound: moved(claim().bound), ..claim() },
+            Claim { time: claim().time.saturating_add(1), ..claim() },
+            Claim { expires: moved(claim().expires), ..claim() },
+        ],
+    );
+    let good = origin("10.1.0.0/16");
+    only_fits(
+        &good,
+        &[
+            origin("10.2.0.0/16"),
+            Origin { epoch: BootEpoch(0), ..good.clone() },
+            Origin { seqno: 8, ..good.clone() },
+            Origin { expires: moved(good.expires), ..good.clone() },
         ],
     );
 }

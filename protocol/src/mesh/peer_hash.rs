@@ -1,12 +1,15 @@
-//! The short name of a peer in frame headers and tables of the private network. It proves nothing: what is signed names
-//! the whole key.
+//! A node in ten bytes: what frames, relay headers and addresses name it by. It proves nothing; who is meant is checked
+//! against the node id by whoever holds it.
 
 use core::fmt;
 
+use minicbor::decode::Error as DecodeError;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
 use crate::id::NodeId;
 
-/// The first 10 bytes of BLAKE3 over the 32 bytes of a node id: 80 bits, so that a second key for a given hash costs
-/// 2^80 tries and two of 2^20 peers collide with a chance below 2^-40.
+/// The first 10 bytes of BLAKE3 over the 32 bytes of a node id. 80 bits: among a million nodes two are alike with a
+/// chance of about 2^-41.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerHash([u8; 10]);
 
@@ -20,12 +23,11 @@ impl PeerHash {
         Self(bytes)
     }
 
-    /// The short name of a node.
+    /// The hash of this node.
     #[must_use]
     pub fn of(node: &NodeId) -> Self {
-        let hash = blake3::hash(node.as_bytes());
-        let bytes = hash.as_bytes();
-        Self(core::array::from_fn(|i| bytes[i]))
+        let [a, b, c, d, e, f, g, h, i, j, ..] = *blake3::hash(node.as_bytes()).as_bytes();
+        Self([a, b, c, d, e, f, g, h, i, j])
     }
 
     /// The bytes.
@@ -44,5 +46,35 @@ impl fmt::Display for PeerHash {
 impl fmt::Debug for PeerHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PeerHash({self})")
+    }
+}
+
+impl<C> Encode<C> for PeerHash {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for PeerHash {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        d.bytes()?.try_into().map(Self).map_err(|_| DecodeError::message("length of a peer hash"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_head_of_the_hash_of_the_id() {
+        let node = NodeId::from_bytes([7; 32]);
+        let hash = PeerHash::of(&node);
+        assert_eq!(hash.as_bytes()[..], blake3::hash(&[7; 32]).as_bytes()[..10]);
+        assert_eq!(hash.to_string().len(), 20);
+        assert_ne!(hash, PeerHash::of(&NodeId::from_bytes([8; 32])));
     }
 }

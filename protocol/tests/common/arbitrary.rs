@@ -10,6 +10,13 @@ use shoal_protocol::lane::{DeliveryReply, Header, RetrieveTrailer, StoreReply, S
 use shoal_protocol::layout::Code;
 use shoal_protocol::limits::{KDF_MEMORY_KIB_MAX, KDF_MEMORY_KIB_MIN, LEASE_MS_MAX, SHARD_MAX};
 use shoal_protocol::loss::{Loss, LossStatement};
+use shoal_protocol::mesh::claim::{ATTEMPT_MAX, CLAIM_LIFE_MAX_MS, Claim};
+use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::prefix::Prefix;
+use shoal_protocol::mesh::route::{
+    FRAME_MAX, FRAME_MIN, METRIC_MAX, Origin, Reach, RouteMessage, RouteUpdate, Router, SeqnoRequest,
+};
 use shoal_protocol::page::{
     ChildRef, Entry, EntryKind, Extent, Page, PageKind, PageRef, ReadSection, SegmentRef, ShardIds, VerifySection,
 };
@@ -396,4 +403,92 @@ pub(crate) fn retrieve_trailer() -> impl Strategy<Value = RetrieveTrailer> {
 
 pub(crate) fn delivery_reply() -> impl Strategy<Value = DeliveryReply> {
     signed().prop_map(|receipt| DeliveryReply { receipt })
+}
+
+pub(crate) fn prefix() -> impl Strategy<Value = Prefix> {
+    let cut = |left: u128, length: u8| left & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+    let v4 = (any::<u32>(), 0u8..=32).prop_map(move |(address, length)| {
+        let address = u32::try_from(cut(u128::from(address) << 96, length) >> 96).unwrap();
+        Prefix::new(std::net::Ipv4Addr::from_bits(address).into(), length).unwrap()
+    });
+    let v6 = (any::<u128>(), 0u8..=128).prop_map(move |(address, length)| {
+        // Not zero in front: never an IPv4 address in IPv6 form.
+        let address = cut(address | 1 << 127, length);
+        Prefix::new(std::net::Ipv6Addr::from_bits(address).into(), length).unwrap()
+    });
+    prop_oneof![v4, v6]
+}
+
+pub(crate) fn claim() -> impl Strategy<Value = Claim> {
+    (0..=ATTEMPT_MAX, 0..1u64 << 40, 0..1u64 << 40, 0..1u64 << 40, 1..=CLAIM_LIFE_MAX_MS).prop_map(
+        |(attempt, issued, member, used, life)| {
+            let (bound, time) = (issued + member, issued + member + used);
+            let [issued, bound, time, expires] = [issued, bound, time, time + life].map(UnixMillis);
+            Claim { attempt, issued, bound, time, expires }
+        },
+    )
+}
+
+pub(crate) fn origin() -> impl Strategy<Value = Origin> {
+    (prefix(), epoch(), any::<u32>(), time()).prop_map(|(prefix, epoch, seqno, expires)| Origin {
+        prefix,
+        epoch,
+        seqno,
+        expires,
+    })
+}
+
+fn router() -> impl Strategy<Value = Router> {
+    (node(), epoch()).prop_map(|(node, epoch)| Router { node, epoch })
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    (proptest::collection::btree_set(any::<[u8; 10]>(), 0..5), any::<bool>())
+        .prop_map(|(peers, others)| Reach { direct: peers.into_iter().map(PeerHash::new).collect(), others })
+}
+
+/// An envelope no longer than an origin's may be, signed by nobody.
+fn short_signed() -> impl Strategy<Value = Signed> {
+    signed().prop_filter("too long for an origin", |signed| signed.to_bytes().len() <= 176)
+}
+
+fn route_update() -> impl Strategy<Value = RouteUpdate> {
+    (short_signed(), 0..=METRIC_MAX, FRAME_MIN..=FRAME_MAX, any::<bool>())
+        .prop_map(|(origin, metric, max_frame, relayed)| RouteUpdate { origin, metric, max_frame, relayed })
+}
+
+fn seqno_request() -> impl Strategy<Value = SeqnoRequest> {
+    (prefix(), router(), any::<u32>(), 1u8..=64).prop_map(|(prefix, router, seqno, hops)| SeqnoRequest {
+        prefix,
+        router,
+        seqno,
+        hops,
+    })
+}
+
+pub(crate) fn route_message() -> impl Strategy<Value = RouteMessage> {
+    let lists = (vec(route_update(), 0..4), vec(prefix(), 0..4), vec(seqno_request(), 0..4));
+    (epoch(), 1..=u64::MAX, lists, of(reach()), any::<u64>(), any::<bool>()).prop_map(
+        |(epoch, number, (updates, retracted, requests), reach, digest, resync)| RouteMessage {
+            epoch,
+            number,
+            updates,
+            retracted,
+            requests,
+            reach,
+            digest,
+            resync,
+        },
+    )
+}
+
+pub(crate) fn flood_message() -> impl Strategy<Value = FloodMessage> {
+    let kind = prop_oneof![Just(FloodKind::Claim), Just(FloodKind::MeshKey)];
+    let item = (kind, vec(any::<u8>(), 1..100)).prop_map(|(kind, signed)| FloodItem { kind, signed });
+    let ack = || (epoch(), any::<u64>()).prop_map(|(epoch, through)| FloodAck { epoch, through });
+    let full = (epoch(), 1..=u64::MAX, vec(item, 1..5), of(ack()))
+        .prop_map(|(epoch, number, items, ack)| FloodMessage { epoch, number, items, ack });
+    let empty =
+        (epoch(), ack()).prop_map(|(epoch, ack)| FloodMessage { epoch, number: 0, items: vec![], ack: Some(ack) });
+    prop_oneof![full, empty]
 }

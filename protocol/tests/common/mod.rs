@@ -8,6 +8,10 @@ use shoal_protocol::control::Hello;
 use shoal_protocol::group::{Group, Voucher};
 use shoal_protocol::layout::Code;
 use shoal_protocol::loss::{Loss, LossStatement};
+use shoal_protocol::mesh::claim::Claim;
+use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::route::{Origin, Reach, RouteMessage, RouteUpdate, Router, SeqnoRequest};
 use shoal_protocol::page::{
     ChildRef, Entry, EntryKind, Extent, Page, PageKind, PageRef, ReadSection, SegmentRef, ShardIds, VerifySection,
 };
@@ -16,8 +20,8 @@ use shoal_protocol::receipt::{ByteRange, DeliveryReceipt, Receipt, RefusalStatem
 use shoal_protocol::record::{Holder, OwnerRecord, PlacementRange, PlacementRecord, Record, RecordKind};
 use shoal_protocol::sealing::{KdfParams, KeySlot, SealedBox};
 use shoal_protocol::{
-    BootEpoch, ByteCount, FileId, GroupId, NetworkId, NodeId, Nonce, PublicKey, Refusal, SegmentNumber, ShardId, Suite,
-    UnixMillis,
+    BootEpoch, ByteCount, FileId, GroupId, NetworkId, NodeId, Nonce, PublicKey, Refusal, SegmentNumber, ShardId,
+    Signed, Suite, UnixMillis,
 };
 
 /// When everything here was said.
@@ -234,4 +238,59 @@ pub(crate) fn hello() -> Hello {
         time: TIME,
         record: None,
     }
+}
+
+pub(crate) fn claim() -> Claim {
+    let ago = |days: u64| UnixMillis(TIME.0 - days * 24 * 3600 * 1000);
+    Claim { attempt: 2, issued: ago(9), bound: ago(1), time: TIME, expires: TIME.saturating_add(48 * 3600 * 1000) }
+}
+
+pub(crate) fn origin(prefix: &str) -> Origin {
+    let expires = TIME.saturating_add(600_000);
+    Origin { prefix: prefix.parse().unwrap(), epoch: EPOCH, seqno: 7, expires }
+}
+
+pub(crate) fn mesh_router() -> Router {
+    Router { node: node(4), epoch: EPOCH }
+}
+
+pub(crate) fn reach() -> Reach {
+    Reach { direct: vec![PeerHash::new([1; 10]), PeerHash::new([2; 10])], others: true }
+}
+
+pub(crate) fn quiet_message() -> RouteMessage {
+    RouteMessage {
+        epoch: EPOCH,
+        number: 1,
+        updates: vec![],
+        retracted: vec![],
+        requests: vec![],
+        reach: None,
+        digest: u64::MAX,
+        resync: false,
+    }
+}
+
+pub(crate) fn route_message() -> RouteMessage {
+    let origin = Signed::seal(&origin("10.1.0.0/16"), &signer(4), &network());
+    let request = SeqnoRequest { prefix: "::/0".parse().unwrap(), router: mesh_router(), seqno: 8, hops: 64 };
+    RouteMessage {
+        number: 300,
+        updates: vec![RouteUpdate { origin, metric: 300, max_frame: 8_900, relayed: true }],
+        retracted: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        requests: vec![request],
+        reach: Some(reach()),
+        resync: true,
+        ..quiet_message()
+    }
+}
+
+pub(crate) fn flood_message() -> FloodMessage {
+    let item = |kind| FloodItem { kind, signed: b"envelope".to_vec() };
+    let items = vec![item(FloodKind::Claim), item(FloodKind::MeshKey)];
+    FloodMessage { epoch: EPOCH, number: 2, items, ack: Some(FloodAck { epoch: EPOCH, through: 1 }) }
+}
+
+pub(crate) fn flood_acknowledgement() -> FloodMessage {
+    FloodMessage { number: 0, items: vec![], ..flood_message() }
 }

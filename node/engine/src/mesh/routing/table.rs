@@ -1,0 +1,140 @@
+//! What neighbours told of one prefix, and which of it is used. It is a pure function of what was heard, of the costs of
+//! the links and of the feasibility distances; it sends and remembers nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_protocol::NodeId;
+use shoal_protocol::mesh::prefix::Prefix;
+use shoal_protocol::mesh::route::{METRIC_MAX, Told, VerifiedOrigin};
+
+use super::links::Link;
+use super::sources::Sources;
+use super::{HOLD_MS, HOPS_MAX};
+use crate::Now;
+
+/// Another router or neighbour is preferred only when it is nearer by more than this part of the metric: one eighth. Less
+/// is noise of measurements, and every change of the route reorders flows.
+const SWITCH: u32 = 8;
+/// Ways whose metric is above the best by at most this part of it share the flows: a sixteenth.
+const EQUAL: u32 = 16;
+
+/// One route as one neighbour told it.
+#[derive(Clone, Debug)]
+pub(super) struct Heard {
+    pub(super) origin: Arc<VerifiedOrigin>,
+    pub(super) told: Told,
+    /// Digest of `told`, as the teller counts it.
+    pub(super) digest: u64,
+    /// Whether the router has a right to the prefix.
+    pub(super) authorised: bool,
+    pub(super) heard_ms: u64,
+}
+
+impl Heard {
+    /// Whether its teller still stands by it and its origin's word still counts.
+    pub(super) fn is_alive(&self, link: &Link, now: Now) -> bool {
+        let confirmed = self.heard_ms.max(link.confirmed_ms);
+        now.uptime_ms.saturating_sub(confirmed) < HOLD_MS && now.wall < self.origin.origin().expires
+    }
+}
+
+/// The neighbours a route goes through, and what this node tells of it.
+#[derive(Clone, Debug)]
+pub(super) struct Best {
+    pub(super) origin: Arc<VerifiedOrigin>,
+    /// With this node's metric; the frame that fits all hops.
+    pub(super) told: Told,
+    /// The neighbour whose route it is, and those that are as good: at most [`HOPS_MAX`], in the order of their ids.
+    pub(super) hops: Vec<NodeId>,
+    /// The one whose route it is.
+    pub(super) via: NodeId,
+}
+
+impl Best {
+    /// Whether packets go elsewhere, or differently, than with `other`.
+    pub(super) fn forwards_like(&self, other: &Self) -> bool {
+        self.told.router == other.told.router && self.hops == other.hops && self.told.max_frame == other.told.max_frame
+    }
+}
+
+/// What is known of one prefix.
+#[derive(Debug, Default)]
+pub(super) struct Destination {
+    /// By neighbour.
+    pub(super) heard: BTreeMap<NodeId, Heard>,
+    pub(super) best: Option<Best>,
+    /// After the last route was lost, packets are refused until then and do not fall to a shorter prefix: what was private
+    /// does not leave through an exit because a router restarts (compare RFC 8966 §3.5.4).
+    pub(super) held_until_ms: u64,
+}
+
+impl Destination {
+    /// Whether there is nothing left to know.
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
+        self.heard.is_empty() && self.best.is_none() && self.held_until_ms <= now_ms
+    }
+
+    /// The route to be used now: feasible, authorised, alive; the nearest, unless the one in use is nearly as near.
+    pub(super) fn choose(
+        &self,
+        prefix: Prefix,
+        links: &BTreeMap<NodeId, Link>,
+        sources: &Sources,
+        now: Now,
+    ) -> Option<Best> {
+        let usable: Vec<(u32, NodeId, &Heard, &Link)> = self
+            .heard
+            .iter()
+            .filter_map(|(node, heard)| links.get(node).map(|link| (*node, heard, link)))
+            .filter(|(_, heard, link)| heard.authorised && heard.is_alive(link, now))
+            .filter(|(_, heard, _)| sources.is_feasible(prefix, heard.told.router, heard.told.seqno, heard.told.metric))
+            .filter_map(|(node, heard, link)| Some((total(heard, link)?, node, heard, link)))
+            .collect();
+        let nearest = usable.iter().min_by_key(|(total, node, ..)| (*total, *node))?;
+        let current = self.best.as_ref().and_then(|best| {
+            usable.iter().find(|(_, node, heard, _)| *node == best.via && heard.told.router == best.told.router)
+        });
+        let chosen =
+            current.filter(|(total, ..)| total.saturating_sub(nearest.0) <= *total / SWITCH).unwrap_or(nearest);
+        let (metric, via, heard, _) = *chosen;
+        // Ways as good for the same router and number. Each teller is nearer than what this node will tell, so each stays
+        // feasible when it is told.
+        let equal = |(total, node, other, _): &&(u32, NodeId, &Heard, &Link)| {
+            *node == via
+                || (other.told.router == heard.told.router
+                    && other.told.seqno == heard.told.seqno
+                    && other.told.metric < metric
+                    && total.saturating_sub(metric) <= metric / EQUAL)
+        };
+        let mut ways: Vec<_> = usable.iter().filter(equal).collect();
+        ways.sort_by_key(|(total, node, ..)| (*node != via, *total, *node));
+        ways.truncate(HOPS_MAX);
+        let frames = ways.iter().map(|(_, _, heard, link)| heard.told.max_frame.min(link.max_frame));
+        let told = Told {
+            router: heard.told.router,
+            seqno: heard.told.seqno,
+            metric,
+            max_frame: frames.min()?,
+            relayed: ways.iter().any(|(_, _, heard, link)| heard.told.relayed || link.relayed),
+        };
+        let mut hops: Vec<NodeId> = ways.iter().map(|(_, node, ..)| *node).collect();
+        hops.sort_unstable();
+        Some(Best { origin: Arc::clone(&heard.origin), told, hops, via })
+    }
+
+    /// The nearest route that could be used if only its router counted on.
+    pub(super) fn starving(&self, links: &BTreeMap<NodeId, Link>, now: Now) -> Option<&Heard> {
+        let alive = self.heard.iter().filter_map(|(node, heard)| Some((links.get(node)?, heard)));
+        let alive = alive.filter(|(link, heard)| heard.authorised && heard.is_alive(link, now));
+        let near = alive.filter_map(|(link, heard)| Some((total(heard, link)?, heard)));
+        near.min_by_key(|(total, _)| *total).map(|(_, heard)| heard)
+    }
+}
+
+/// The metric of this node by way of `link`: more than the teller's by the cost of the link and one, so that it grows on
+/// every hop whatever a link costs.
+fn total(heard: &Heard, link: &Link) -> Option<u32> {
+    let total = heard.told.metric.checked_add(link.cost.published())?.checked_add(1)?;
+    (total <= METRIC_MAX).then_some(total)
+}
