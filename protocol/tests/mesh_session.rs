@@ -10,6 +10,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use shoal_protocol::codec;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::{CloseReason, ContentKind, Control, Fence, PROBE_PADDING_MAX};
 use shoal_protocol::mesh::session::frame::{Counter, DataHeader, PathId, SEQUENCES, WINDOWS};
 use shoal_protocol::mesh::session::handshake::{
@@ -71,7 +72,7 @@ fn lines() -> Vec<(&'static str, Vec<u8>)> {
     let suites = key().suites;
     let first = Side { node: &one, epoch: 3, suites: &suites };
     let second = Side { node: &other, epoch: 0x0405, suites: &suites[..1] };
-    let introduction = Introduction { peer: [0x0a; 10], epoch: 77 };
+    let introduction = Introduction { peer: PeerHash::new([0x0a; 10]), epoch: 77 };
     let control = body;
     let fence = Fence { number: 9, from: PathId::LANES, to: PathId::DUAL };
     vec![
@@ -127,7 +128,7 @@ fn golden_bytes() {
     assert_eq!(Response::parse(&read("response")), Ok(response()));
     let masked = read("introduction, masked").try_into().unwrap();
     let introduction = Introduction::unmask(&masked, &network(), &[8; 32], &[9; 32]);
-    assert_eq!(introduction, Introduction { peer: [0x0a; 10], epoch: 77 });
+    assert_eq!(introduction, Introduction { peer: PeerHash::new([0x0a; 10]), epoch: 77 });
 }
 
 fn again(kind: ContentKind, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -265,7 +266,7 @@ proptest! {
         prop_assert_eq!(offer.to_bytes(), [bits, low, high]);
         let opening = Opening { stamp: Stamp(epoch), offer };
         prop_assert_eq!(Opening::from_bytes(&opening.to_bytes()), Ok(opening));
-        let introduction = Introduction { peer, epoch };
+        let introduction = Introduction { peer: PeerHash::new(peer), epoch };
         let masked = introduction.mask(&network(), &responder, &ephemeral);
         prop_assert_eq!(Introduction::unmask(&masked, &network(), &responder, &ephemeral), introduction);
     }

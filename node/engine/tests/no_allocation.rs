@@ -13,6 +13,7 @@ use shoal_engine::mesh::session::{
 };
 use shoal_engine::path::Carrier;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::ContentKind;
 use shoal_protocol::mesh::session::frame::PathId;
 use shoal_protocol::mesh::session::handshake::Offer;
@@ -38,7 +39,7 @@ fn member(n: u8, suites: &[Suite]) -> Member {
     let signer = SigningKey::from_bytes(&[n; 32]);
     let node = PublicKey::from_bytes(signer.verifying_key().to_bytes()).into();
     let own = OwnKey::new(Zeroizing::new([n; 32]), 1, WALL.saturating_add(1_000_000), suites.to_vec());
-    Member { own: Arc::new(own), signer, party: Party { node, hash: [n; 10] } }
+    Member { own: Arc::new(own), signer, party: Party { node, hash: PeerHash::new([n; 10]) } }
 }
 
 fn sessions(own: &Member, peer: &Member) -> Sessions {

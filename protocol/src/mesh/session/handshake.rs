@@ -13,6 +13,7 @@
 use super::{MessageError, MessageKind, SESSION_VERSION, SessionIndex, take};
 use crate::hash::{MESH_COOKIE, MESH_COOKIE_KEY, MESH_INTRODUCTION, MESH_MAC1, MESH_MAC2, derive};
 use crate::id::NodeId;
+use crate::mesh::peer_hash::PeerHash;
 use crate::network::NetworkId;
 use crate::suite::Suite;
 
@@ -28,10 +29,8 @@ pub const COOKIE_REPLY: usize = 69;
 pub const NOISE_FIRST: usize = 107;
 /// Bytes of the second Noise message: e 32, offer 3 + 16.
 pub const NOISE_SECOND: usize = 51;
-/// Bytes of a peer hash.
-pub const PEER_HASH: usize = 10;
 /// Bytes of an introduction.
-pub const INTRODUCTION: usize = PEER_HASH + 8;
+pub const INTRODUCTION: usize = PeerHash::LEN + 8;
 /// Bytes of a MAC of a handshake message and of a cookie.
 pub const HANDSHAKE_MAC: usize = 16;
 /// Bytes of an opening.
@@ -48,7 +47,7 @@ pub type HandshakeMac = [u8; HANDSHAKE_MAC];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Introduction {
     /// Peer hash of the initiator.
-    pub peer: [u8; PEER_HASH],
+    pub peer: PeerHash,
     /// Epoch of the mesh key it uses.
     pub epoch: u64,
 }
@@ -59,8 +58,8 @@ impl Introduction {
     #[must_use]
     pub fn mask(&self, network: &NetworkId, responder: &[u8; 32], ephemeral: &[u8; 32]) -> [u8; INTRODUCTION] {
         let mut out = [0; INTRODUCTION];
-        let (peer, epoch) = out.split_at_mut(PEER_HASH);
-        peer.copy_from_slice(&self.peer);
+        let (peer, epoch) = out.split_at_mut(PeerHash::LEN);
+        peer.copy_from_slice(self.peer.as_bytes());
         epoch.copy_from_slice(&self.epoch.to_le_bytes());
         apply_mask(&mut out, network, responder, ephemeral);
         out
@@ -76,11 +75,11 @@ impl Introduction {
     ) -> Self {
         let mut plain = *masked;
         apply_mask(&mut plain, network, responder, ephemeral);
-        let (mut peer, mut epoch) = ([0; PEER_HASH], [0; 8]);
-        let (first, second) = plain.split_at(PEER_HASH);
+        let (mut peer, mut epoch) = ([0; PeerHash::LEN], [0; 8]);
+        let (first, second) = plain.split_at(PeerHash::LEN);
         peer.copy_from_slice(first);
         epoch.copy_from_slice(second);
-        Self { peer, epoch: u64::from_le_bytes(epoch) }
+        Self { peer: PeerHash::new(peer), epoch: u64::from_le_bytes(epoch) }
     }
 }
 

@@ -8,9 +8,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::SessionIndex;
 use shoal_protocol::mesh::session::content::{CloseReason, Control};
-use shoal_protocol::mesh::session::handshake::{Offer, PEER_HASH, Stamp};
+use shoal_protocol::mesh::session::handshake::{Offer, Stamp};
 use shoal_protocol::{NetworkId, NodeId, Verified};
 use zeroize::Zeroizing;
 
@@ -36,7 +37,13 @@ pub struct Party {
     /// Its id.
     pub node: NodeId,
     /// Its peer hash (§16); the smaller of two initiates.
-    pub hash: [u8; PEER_HASH],
+    pub hash: PeerHash,
+}
+
+impl From<NodeId> for Party {
+    fn from(node: NodeId) -> Self {
+        Self { node, hash: PeerHash::of(&node) }
+    }
 }
 
 /// Who talks to whom, in which network.
