@@ -10,6 +10,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use shoal_protocol::codec;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::{CloseReason, ContentKind, Control, Fence, PROBE_PADDING_MAX};
 use shoal_protocol::mesh::session::frame::{Counter, DataHeader, PathId, SEQUENCES, WINDOWS};
@@ -40,7 +41,7 @@ fn key() -> MeshKey {
 }
 
 fn offer() -> Offer {
-    Offer { tso4: true, tso6: true, uso: false, csum: true, max_frame: 9000 }
+    Offer { offloads: Offloads { uso: false, ..Offloads::ALL }, max_frame: 9000 }
 }
 
 fn initiation() -> Initiation {

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shoal_engine::mesh::policy::floor::{Floor, FloorFacts, check, is_within};
-use shoal_engine::mesh::policy::prefix::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 /// The list of the house, spelled again: what is never reached, then what is let in by name only.
 const NEVER: [&str; 11] = [

@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 use shoal_engine::mesh::packet::Tuple;
 use shoal_engine::mesh::policy::{
-    Announce, Direction, Document, Floor, Local, PolicyError, Prefix, Reason, Snapshot, Subject, Verdict,
+    Announce, Direction, Document, Floor, Local, PolicyError, PrefixTable, Reason, Snapshot, Subject, Verdict,
 };
 use shoal_protocol::NodeId;
+use shoal_protocol::mesh::prefix::Prefix;
 
 const OFFICE: &str = include_str!("policy/office.toml");
 const TCP: u8 = 6;
@@ -84,7 +85,7 @@ fn mistakes_are_named_with_their_line_and_what_was_meant() {
         assert_eq!(error.to_string(), message, "of\n{text}");
         found += 1;
     }
-    assert_eq!(found, 25);
+    assert_eq!(found, 26);
 }
 
 #[test]
@@ -161,6 +162,8 @@ fn nobody_sends_from_an_address_of_somebody_else() {
         (4, "10.1.0.9"),
         (5, "100.64.0.2"),
         (5, "fd11:2233:4455::2"),
+        (2, "::ffff:10.1.0.9"),
+        (5, "::ffff:8.8.8.8"),
     ] {
         assert_eq!(reason(peer, 3, source, "100.64.0.3"), Reason::SpoofedSource, "{peer} from {source}");
         assert_eq!(reason(3, peer, "100.64.0.3", source), Reason::ForeignDestination, "to {peer} at {source}");
@@ -339,7 +342,6 @@ proptest! {
     fn the_longest_prefix_is_found(
         rows in proptest::collection::vec((any::<u32>(), 0u8..33), 0..40), near in any::<prop::sample::Index>(), noise: u8,
     ) {
-        use shoal_engine::mesh::policy::prefix::PrefixTable;
         // Few addresses, so that prefixes lie in each other.
         let rows: Vec<(Prefix, ())> =
             rows.into_iter().map(|(bits, length)| (Prefix::around(IpAddr::V4((bits & 0xc000_ff03).into()), length), ())).collect();

@@ -13,6 +13,7 @@ use shoal_engine::mesh::session::{
 };
 use shoal_engine::path::Carrier;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::ContentKind;
 use shoal_protocol::mesh::session::frame::PathId;
@@ -45,7 +46,7 @@ fn member(n: u8, suites: &[Suite]) -> Member {
 fn sessions(own: &Member, peer: &Member) -> Sessions {
     let record: Verified<MeshKey> =
         Signed::seal(peer.own.record(), &peer.signer, &network()).verify(&network()).unwrap();
-    let offer = Offer { tso4: false, tso6: false, uso: false, csum: false, max_frame: 9000 };
+    let offer = Offer { offloads: Offloads::default(), max_frame: 9000 };
     let pair = Pair { network: network(), own: own.party, peer: peer.party, offer };
     let mut sessions = Sessions::new(pair, Arc::clone(&own.own), record).unwrap();
     sessions.handle_carrier(Carrier::Lanes, true);

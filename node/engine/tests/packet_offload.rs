@@ -8,11 +8,12 @@ use std::num::NonZeroU16;
 
 use common::{Ip, Segment, slow_sum, udp};
 use proptest::prelude::*;
-use shoal_engine::mesh::packet::offload::{Offloads, complete, ingest, rebuild};
+use shoal_engine::mesh::packet::offload::{complete, ingest, rebuild};
 use shoal_engine::mesh::packet::split::{Limits, Prepared, piece_limit, prepare};
 use shoal_engine::mesh::packet::virtio::{Form, VirtioHeader};
 use shoal_engine::mesh::packet::{PacketDrop, Parsed};
 use shoal_protocol::mesh::meta::{Meta, SEGMENTS_MAX, SuperKind};
+use shoal_protocol::mesh::offloads::Offloads;
 
 const PENDING: Meta = Meta::Single { checksum_pending: true };
 

@@ -14,6 +14,7 @@ use shoal_engine::mesh::packet::{offload, split};
 use shoal_engine::mesh::qos::classify;
 use shoal_protocol::mesh::class::Class;
 use shoal_protocol::mesh::meta::Meta;
+use shoal_protocol::mesh::offloads::Offloads;
 
 fn plain(payload: usize) -> Segment {
     Segment { sequence: 7, flags: 0x10, urgent: 0, options: vec![], payload: vec![0x61; payload] }
@@ -295,7 +296,7 @@ fn touch_everything(bytes: &[u8], meta: [u8; 3]) {
     let _ = (too_big(bytes, &parsed, own.parse().unwrap(), 1280, &mut out), quoted(bytes, &parsed), classify(&parsed));
     let _ = offload::complete(&mut bytes.to_vec(), &parsed);
     if let Ok(meta) = Meta::from_bytes(meta) {
-        let limits = split::Limits { max_packet: 60, far: offload::Offloads::default() };
+        let limits = split::Limits { max_packet: 60, far: Offloads::default() };
         if let Ok(split::Prepared::Split(mut pieces)) = split::prepare(&mut bytes.to_vec(), &parsed, meta, limits) {
             while let Ok(Some(_)) = pieces.next(bytes, &mut out) {}
         }

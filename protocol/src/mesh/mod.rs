@@ -11,6 +11,7 @@
 //! - [`session`]: handshakes and sealed frames.
 //! - [`class`]: the four classes of service.
 //! - [`meta`]: what is said about a packet before its bytes.
+//! - [`offloads`]: what a machine takes unfinished.
 //! - [`relay`]: the header with which frames cross relays.
 
 pub mod address;
@@ -19,6 +20,7 @@ pub mod class;
 pub mod flood;
 pub mod key;
 pub mod meta;
+pub mod offloads;
 pub mod peer_hash;
 pub mod prefix;
 pub mod relay;

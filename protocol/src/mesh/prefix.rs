@@ -67,6 +67,23 @@ impl Prefix {
         Self { address, length: bits(address) }
     }
 
+    /// The prefix of this length that `address` is in; a length beyond the address is that of the address. An IPv4 address
+    /// in IPv6 form becomes the IPv4 address it stands for, if the prefix has one.
+    #[must_use]
+    pub fn around(address: IpAddr, length: u8) -> Self {
+        let (address, length) = match (address.to_canonical(), length.checked_sub(96)) {
+            (IpAddr::V4(v4), Some(length)) if address.is_ipv6() => (IpAddr::V4(v4), length),
+            _ => (address, length),
+        };
+        let length = length.min(bits(address));
+        let number = left(address) & mask(length);
+        let address = match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number >> 96).unwrap_or(0))),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(number)),
+        };
+        Self { address, length }
+    }
+
     /// Its first address.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
@@ -77,6 +94,12 @@ impl Prefix {
     #[must_use]
     pub const fn length(&self) -> u8 {
         self.length
+    }
+
+    /// Whether it is everything of its family.
+    #[must_use]
+    pub const fn is_default(&self) -> bool {
+        self.length == 0
     }
 
     /// Whether it is one address.
@@ -96,6 +119,12 @@ impl Prefix {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.length <= other.length && self.contains(other.address)
+    }
+
+    /// Whether some address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
     }
 
     /// First and last address as numbers: of IPv4 the 32 bits of an address, of IPv6 all 128.
@@ -255,6 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_around_an_address_is_in_its_only_form() {
+        for (address, length, text) in [
+            ("10.1.2.3", 16, "10.1.0.0/16"),
+            ("10.1.2.3", 200, "10.1.2.3/32"),
+            ("fd00::1:2", 112, "fd00::1:0/112"),
+            ("fd00::1", 0, "::/0"),
+            ("::ffff:10.1.2.3", 128, "10.1.2.3/32"),
+            ("::ffff:10.1.2.3", 104, "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", 96, "0.0.0.0/0"),
+            ("::ffff:10.1.2.3", 95, "::fffe:0:0/95"),
+        ] {
+            let around = Prefix::around(address.parse().unwrap(), length);
+            assert_eq!(around.to_string(), text, "{address}/{length}");
+            assert_eq!(text.parse(), Ok(around));
+        }
+    }
+
+    #[test]
     fn ranges_and_cover() {
         assert_eq!(prefix("10.1.0.0/16").range(), (0x0a01_0000, 0x0a01_ffff));
         assert_eq!(prefix("::/0").range(), (0, u128::MAX));
@@ -262,6 +309,14 @@ mod tests {
         assert!(prefix("10.0.0.0/8").covers(&prefix("10.1.0.0/16")));
         assert!(!prefix("10.1.0.0/16").covers(&prefix("10.0.0.0/8")));
         assert!(!prefix("0.0.0.0/0").covers(&prefix("::/0")));
+        assert!(
+            prefix("10.0.0.0/8").overlaps(&prefix("10.1.0.0/16"))
+                && prefix("10.1.0.0/16").overlaps(&prefix("10.0.0.0/8"))
+        );
+        assert!(
+            !prefix("10.0.0.0/8").overlaps(&prefix("11.0.0.0/8")) && !prefix("0.0.0.0/0").overlaps(&prefix("::/0"))
+        );
+        assert!(prefix("::/0").is_default() && !prefix("::/1").is_default());
         assert!(prefix("10.1.2.3/32").is_host() && !prefix("fd00::/32").is_host());
     }
 }

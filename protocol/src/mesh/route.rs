@@ -34,8 +34,8 @@ pub const METRIC_MAX: u32 = 0x00ff_ffff;
 /// Least frame a route may carry, bytes: an IPv6 packet of the least MTU, 1,280 (RFC 8200 §5), less the outer IPv6 and
 /// UDP headers (48) and room for our own.
 pub const FRAME_MIN: u32 = 1_024;
-/// Largest frame a route may carry, bytes: a frame has a length of 16 bits.
-pub const FRAME_MAX: u32 = 65_535;
+/// Largest frame a route may carry, bytes: the longest there is.
+pub const FRAME_MAX: u32 = super::session::frame::FRAME_MAX as u32;
 /// Most hops a sequence number request travels (RFC 8966 §3.8.2.1 proposes 64).
 pub const REQUEST_HOPS_MAX: u8 = 64;
 /// Most bytes of one signed origin statement, with its envelope.

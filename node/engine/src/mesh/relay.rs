@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::relay::{HOP_LIMIT_RELAYED_MAX, RelayHeader, RelayHeaderError};
 
-use super::qos::Bucket;
-use super::qos::limits::Rate;
+use super::qos::{Bucket, Rate};
 
 /// Neighbours whose frames are relayed: as many as links are kept track of.
 pub const HOPS_MAX: usize = crate::directory::LINKS_MAX;
@@ -100,7 +99,7 @@ impl Relay {
 
     /// Lets a neighbour relay at this rate; what it used so far stays counted. Says whether there was room.
     pub fn grant(&mut self, neighbour: PeerHash, rate: Rate, now_us: u64) -> bool {
-        let bucket = Bucket::new(rate.bytes_per_second, rate.burst, now_us);
+        let bucket = Bucket::new(rate, now_us);
         if let Some(hop) = self.hops.get_mut(&neighbour) {
             hop.bucket = bucket;
             return true;

@@ -13,6 +13,7 @@
 use super::{MessageError, MessageKind, SESSION_VERSION, SessionIndex, take};
 use crate::hash::{MESH_COOKIE, MESH_COOKIE_KEY, MESH_INTRODUCTION, MESH_MAC1, MESH_MAC2, derive};
 use crate::id::NodeId;
+use crate::mesh::offloads::Offloads;
 use crate::mesh::peer_hash::PeerHash;
 use crate::network::NetworkId;
 use crate::suite::Suite;
@@ -217,26 +218,18 @@ impl CookieReply {
 /// What the sender of this offer can take in, and how long a frame may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// TCP over IPv4 may come unsegmented.
-    pub tso4: bool,
-    /// TCP over IPv6 may come unsegmented.
-    pub tso6: bool,
-    /// UDP may come unsegmented.
-    pub uso: bool,
-    /// Checksums may be left to be completed.
-    pub csum: bool,
+    /// What may come unfinished.
+    pub offloads: Offloads,
     /// Longest data frame it takes, bytes with header and tag: [`MAX_FRAME_MIN`] or more.
     pub max_frame: u16,
 }
 
 impl Offer {
-    /// flags u8 (1 tso4, 2 tso6, 4 uso, 8 csum) || `max_frame` u16 LE.
+    /// flags u8 (see [`Offloads`]) || `max_frame` u16 LE.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; OFFER] {
-        let flags = [self.tso4, self.tso6, self.uso, self.csum];
-        let flags = flags.into_iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(flag));
+    pub const fn to_bytes(&self) -> [u8; OFFER] {
         let [low, high] = self.max_frame.to_le_bytes();
-        [flags, low, high]
+        [self.offloads.to_byte(), low, high]
     }
 
     /// The offer in these bytes.
@@ -244,15 +237,12 @@ impl Offer {
     /// # Errors
     /// [`MessageError::Field`] for unknown flags or a `max_frame` below the least.
     pub fn from_bytes([flags, low, high]: [u8; OFFER]) -> Result<Self, MessageError> {
+        let offloads = Offloads::from_byte(flags).ok_or(MessageError::Field("flags of an offer"))?;
         let max_frame = u16::from_le_bytes([low, high]);
-        if flags > 0x0f {
-            return Err(MessageError::Field("flags of an offer"));
-        }
         if max_frame < MAX_FRAME_MIN {
             return Err(MessageError::Field("max_frame"));
         }
-        let has = |bit: u8| flags & bit != 0;
-        Ok(Self { tso4: has(1), tso6: has(2), uso: has(4), csum: has(8), max_frame })
+        Ok(Self { offloads, max_frame })
     }
 }
 

@@ -16,35 +16,6 @@ const TCP_CHECKSUM: usize = 16;
 /// Where the checksum is in a UDP header.
 const UDP_CHECKSUM: usize = 6;
 
-/// What a machine's kernel takes: stated in the handshake.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offloads {
-    /// Super-packets of TCP over IPv4.
-    pub tso4: bool,
-    /// Super-packets of TCP over IPv6.
-    pub tso6: bool,
-    /// Super-packets of UDP.
-    pub uso: bool,
-    /// Pending checksums. Without it nothing else counts: a super-packet's are always pending.
-    pub checksum: bool,
-}
-
-impl Offloads {
-    /// Everything there is.
-    pub const ALL: Self = Self { tso4: true, tso6: true, uso: true, checksum: true };
-
-    /// Whether super-packets of this kind are taken.
-    #[must_use]
-    pub const fn takes(self, kind: SuperKind) -> bool {
-        self.checksum
-            && match kind {
-                SuperKind::Tcp4 => self.tso4,
-                SuperKind::Tcp6 => self.tso6,
-                SuperKind::Udp => self.uso,
-            }
-    }
-}
-
 /// How a super-packet falls apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {

@@ -4,11 +4,12 @@
 use core::num::NonZeroU16;
 
 use shoal_protocol::mesh::meta::{Meta, SEGMENTS_MAX, SuperKind};
+use shoal_protocol::mesh::offloads::Offloads;
 
 use super::PacketDrop;
 use super::bytes::{be16, put, put16};
 use super::checksum::Sum;
-use super::offload::{Offloads, Shape, checksum_place, complete, finished, pseudo, shape};
+use super::offload::{Shape, checksum_place, complete, finished, pseudo, shape};
 use super::parse::{IPV6_HEADER, Parsed, Tcp, Transport, Version};
 
 /// What a packet has to fit.

@@ -5,13 +5,14 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use shoal_protocol::NodeId;
+use shoal_protocol::mesh::prefix::{Prefix, PrefixError};
 
 use super::document::{
     Document, EXITS_MAX, ExitText, GROUPS_MAX, LIST_MAX, PEERS_MAX, PREFIXES_MAX, PolicyError, RULES_MAX, RuleText,
     SEGMENTS_MAX, SegmentText, Word,
 };
 use super::floor::{self, Floor, FloorFacts};
-use super::prefix::{Prefix, PrefixTable};
+use super::prefix_table::PrefixTable;
 use super::snapshot::{Exit, Protocol, Rule, Segment, Selector, Snapshot};
 use super::suggest::closest;
 use crate::mesh::packet::tuple::{TCP, UDP};
@@ -134,7 +135,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn prefix(&self, word: &Word) -> Result<Prefix, PolicyError> {
-        word.as_ref().parse().map_err(|error: super::prefix::PrefixError| self.mistake(word, error.to_string()))
+        word.as_ref().parse().map_err(|error| self.mistake(word, not_a_prefix(word.as_ref(), error)))
     }
 
     fn prefixes(&self, words: &[Word]) -> Result<Vec<Prefix>, PolicyError> {
@@ -236,6 +237,22 @@ impl<'a> Resolver<'a> {
         let around =
             |inner: &Prefix| rows.iter().filter(|(outer, _)| outer.covers(inner)).fold(0, |all, row| all | row.1);
         Ok(PrefixTable::new(rows.keys().map(|prefix| (*prefix, around(prefix))).collect()))
+    }
+}
+
+/// What is wrong with a prefix, for who wrote it.
+fn not_a_prefix(text: &str, error: PrefixError) -> String {
+    let named = shown(text);
+    match error {
+        PrefixError::Text => format!("`{named}` is not a prefix like 10.1.0.0/16 or fd00:1::/64"),
+        PrefixError::TooLong { .. } => format!("`{named}` has a length beyond its address"),
+        PrefixError::Mapped => format!("`{named}` is an IPv4 prefix: write it as one, like 10.1.0.0/16"),
+        PrefixError::HostBits => {
+            let parts =
+                text.split_once('/').and_then(|(address, length)| address.parse().ok().zip(length.parse().ok()));
+            let meant = parts.map(|(address, length)| format!("; the prefix is {}", Prefix::around(address, length)));
+            format!("`{named}` has bits beyond its length{}", meant.unwrap_or_default())
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::prefix::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 /// Which part of the floor an address hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

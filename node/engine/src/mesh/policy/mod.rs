@@ -2,7 +2,7 @@
 //! from text, compiled against the facts of this machine into a [`Snapshot`], and asked for every packet on both ends.
 //! It opens no file and publishes nothing.
 //!
-//! - [`prefix`]: address prefixes and the table that finds the longest.
+//! - [`prefix_table`]: values by prefix, the longest found.
 //! - [`document`]: the TOML form and its mistakes.
 //! - [`compile`]: names to numbers.
 //! - [`snapshot`]: the decision.
@@ -11,12 +11,12 @@
 pub mod compile;
 pub mod document;
 pub mod floor;
-pub mod prefix;
+pub mod prefix_table;
 pub mod snapshot;
 mod suggest;
 
 pub use compile::Local;
 pub use document::{Document, PolicyError};
 pub use floor::Floor;
-pub use prefix::Prefix;
+pub use prefix_table::PrefixTable;
 pub use snapshot::{Announce, Direction, Reason, Snapshot, Subject, Verdict};

@@ -9,11 +9,12 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 
 use shoal_protocol::NodeId;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::compile::Local;
 use super::document::{Action, DefaultRule, Mode};
 use super::floor::{self, Floor, FloorFacts};
-use super::prefix::{Prefix, PrefixTable};
+use super::prefix_table::PrefixTable;
 use crate::mesh::packet::Tuple;
 use crate::mesh::packet::tuple::{ICMP, ICMPV6, TCP, UDP};
 
@@ -339,6 +340,11 @@ impl Snapshot {
 
     /// Where an address of a peer is; none if it is not that peer's.
     fn place(&self, subject: &Subject, address: IpAddr) -> Option<Place> {
+        // An IPv4 address in an IPv6 header is nobody's (RFC 4291 2.5.5.2 keeps it inside machines): rules, sites and
+        // floors would see one address and the machine behind the tunnel another.
+        if address != address.to_canonical() {
+            return None;
+        }
         if subject.v4.is_some_and(|own| own == address) || subject.v6 == address {
             return Some(Place::Mesh);
         }

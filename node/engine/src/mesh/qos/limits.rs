@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use shoal_protocol::mesh::peer_hash::PeerHash;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Rate};
 use crate::mesh::packet::tuple::{ICMP, ICMPV6, TCP, UDP};
 
 /// Peers with a limit: every peer of the largest mesh we simulate, and as many again.
@@ -38,15 +38,6 @@ impl Protocol {
             _ => Self::Other,
         }
     }
-}
-
-/// What one bucket may hold and how fast it fills.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Bytes a second.
-    pub bytes_per_second: u64,
-    /// Bytes at once.
-    pub burst: u64,
 }
 
 /// The limits of one peer; what is none has none.
@@ -87,7 +78,7 @@ impl RateLimits {
         if !self.peers.contains_key(&peer) && self.peers.len() >= LIMITED_MAX {
             return false;
         }
-        let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate.bytes_per_second, rate.burst, now_us));
+        let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, now_us));
         self.peers.insert(peer, Buckets { all: bucket(rates.all), protocols: rates.protocols.map(bucket) });
         true
     }

@@ -9,7 +9,7 @@ pub mod codel;
 pub mod limits;
 pub mod queue;
 
-pub use bucket::Bucket;
+pub use bucket::{Bucket, Rate};
 pub use classify::classify;
 pub use codel::Codel;
 pub use limits::{Protocol, RateLimits};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::{ContentKind, Control};
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_HEADER, PathId};
@@ -90,7 +91,7 @@ pub(super) struct Member {
 impl Member {
     fn new(n: u8, other: u8, suites: &[Suite], other_suites: &[Suite], seed: u64) -> Self {
         let (own, peer) = (own_key(n, 1, suites), own_key(other, 1, other_suites));
-        let offer = Offer { tso4: true, tso6: true, uso: n == 1, csum: true, max_frame: 9000 };
+        let offer = Offer { offloads: Offloads { uso: n == 1, ..Offloads::ALL }, max_frame: 9000 };
         let party = |n| Party { node: node(n), hash: PeerHash::new([n; 10]) };
         let pair = Pair { network: network(), own: party(n), peer: party(other), offer };
         Self {
