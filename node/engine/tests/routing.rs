@@ -7,7 +7,8 @@ mod world;
 
 use shoal_engine::mesh::routing::{HOLD_MS, LinkSample};
 use shoal_protocol::mesh::prefix::Prefix;
-use world::{Chance, Weather, World};
+use world::chance::{Chance, first_seed};
+use world::{Weather, World};
 
 /// Everything reachable has a route this long after the last change, milliseconds.
 const CONVERGED_MS: u64 = 30_000;
@@ -68,11 +69,6 @@ fn sample(chance: &mut Chance) -> LinkSample {
         load_permille: u32::try_from(chance.below(1000)).unwrap(),
         reliability_permille: u32::try_from(500 + chance.below(501)).unwrap(),
     }
-}
-
-/// `SHOAL_SEED` gives other histories than those of a quick run.
-fn first_seed() -> u64 {
-    std::env::var("SHOAL_SEED").map_or(1, |seed| seed.parse().unwrap())
 }
 
 /// One thing that can happen to a network.

@@ -49,36 +49,48 @@ impl Bounded for FloodItem {
     }
 }
 
-/// How far the messages of the other side's run were taken.
+/// How far a series of the other side was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct FloodAck {
-    /// The run of the one that is answered.
+    /// The series that is answered, from 1.
     #[n(0)]
-    pub epoch: BootEpoch,
-    /// All of its messages up to this number were taken.
+    pub series: u64,
+    /// All of its messages up to this number were taken. 0 where some were taken before: they are forgotten, and all has to
+    /// be told again in another series.
     #[n(1)]
     pub through: u64,
 }
 
-impl Bounded for FloodAck {}
+impl Bounded for FloodAck {
+    fn check(&self) -> Result<(), &'static str> {
+        ensure(self.series > 0, "series that is answered")
+    }
+}
 
-/// Statements, an acknowledgement, or both. Messages with statements are numbered from 1 for each neighbour and run, and
-/// taken in that order without gaps; one that holds an acknowledgement only has number 0.
+/// Statements, an acknowledgement, or both, between one run of a node and one of its neighbour. Messages with statements
+/// are numbered from 1 in a series, and taken in that order without gaps; one that holds an acknowledgement only has
+/// series and number 0.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct FloodMessage {
     /// The run of the sender.
     #[n(0)]
-    pub epoch: BootEpoch,
-    /// Number of this message.
+    pub from: BootEpoch,
+    /// The run of the receiver that it is meant for: what comes late, after a restart, is not taken for the new run's.
     #[n(1)]
+    pub to: BootEpoch,
+    /// Which telling of everything it belongs to: greater than every one before it in the run of the sender.
+    #[n(2)]
+    pub series: u64,
+    /// Number of this message in its series.
+    #[n(3)]
     pub number: u64,
     /// The statements.
-    #[n(2)]
+    #[n(4)]
     pub items: Vec<FloodItem>,
     /// What was taken of the other side's.
-    #[n(3)]
+    #[n(5)]
     pub ack: Option<FloodAck>,
 }
 
@@ -86,7 +98,9 @@ impl Bounded for FloodMessage {
     fn check(&self) -> Result<(), &'static str> {
         ensure(self.items.len() <= FLOOD_ITEMS_MAX, "count of statements")?;
         ensure((self.number == 0) == self.items.is_empty(), "number of a message")?;
+        ensure((self.number == 0) == (self.series == 0), "series of a message")?;
         ensure(self.number > 0 || self.ack.is_some(), "empty message")?;
+        self.ack.iter().try_for_each(FloodAck::check)?;
         self.items.iter().try_for_each(FloodItem::check)
     }
 }
@@ -98,8 +112,9 @@ mod tests {
 
     fn message(number: u64, items: usize) -> FloodMessage {
         let item = FloodItem { kind: FloodKind::MeshKey, signed: vec![0xff; FLOOD_ITEM_MAX] };
-        let ack = Some(FloodAck { epoch: BootEpoch(u64::MAX), through: u64::MAX });
-        FloodMessage { epoch: BootEpoch(u64::MAX), number, items: vec![item; items], ack }
+        let (run, series) = (BootEpoch(u64::MAX), if number > 0 { u64::MAX } else { 0 });
+        let ack = Some(FloodAck { series: u64::MAX, through: u64::MAX });
+        FloodMessage { from: run, to: run, series, number, items: vec![item; items], ack }
     }
 
     #[test]
@@ -111,11 +126,15 @@ mod tests {
     }
 
     #[test]
-    fn only_messages_with_statements_have_numbers() {
+    fn only_messages_with_statements_have_numbers_and_series() {
         assert!(message(0, 0).check().is_ok() && message(1, 1).check().is_ok());
         assert!(message(0, 1).check().is_err() && message(1, 0).check().is_err());
         assert!(message(1, FLOOD_ITEMS_MAX + 1).check().is_err());
         assert!(FloodMessage { ack: None, ..message(0, 0) }.check().is_err());
+        assert!(FloodMessage { series: 0, ..message(1, 1) }.check().is_err());
+        assert!(FloodMessage { series: 1, ..message(0, 0) }.check().is_err());
+        let ack = Some(FloodAck { series: 0, through: 1 });
+        assert!(FloodMessage { ack, ..message(1, 1) }.check().is_err());
         let empty = FloodItem { kind: FloodKind::Claim, signed: vec![] };
         assert!(FloodMessage { items: vec![empty], ..message(1, 1) }.check().is_err());
     }

@@ -485,10 +485,17 @@ pub(crate) fn route_message() -> impl Strategy<Value = RouteMessage> {
 pub(crate) fn flood_message() -> impl Strategy<Value = FloodMessage> {
     let kind = prop_oneof![Just(FloodKind::Claim), Just(FloodKind::MeshKey)];
     let item = (kind, vec(any::<u8>(), 1..100)).prop_map(|(kind, signed)| FloodItem { kind, signed });
-    let ack = || (epoch(), any::<u64>()).prop_map(|(epoch, through)| FloodAck { epoch, through });
-    let full = (epoch(), 1..=u64::MAX, vec(item, 1..5), of(ack()))
-        .prop_map(|(epoch, number, items, ack)| FloodMessage { epoch, number, items, ack });
-    let empty =
-        (epoch(), ack()).prop_map(|(epoch, ack)| FloodMessage { epoch, number: 0, items: vec![], ack: Some(ack) });
+    let ack = || (1..=u64::MAX, any::<u64>()).prop_map(|(series, through)| FloodAck { series, through });
+    let runs = || (epoch(), epoch());
+    let full = (runs(), (1..=u64::MAX, 1..=u64::MAX), vec(item, 1..5), of(ack()))
+        .prop_map(|((from, to), (series, number), items, ack)| FloodMessage { from, to, series, number, items, ack });
+    let empty = (runs(), ack()).prop_map(|((from, to), ack)| FloodMessage {
+        from,
+        to,
+        series: 0,
+        number: 0,
+        items: vec![],
+        ack: Some(ack),
+    });
     prop_oneof![full, empty]
 }

@@ -288,9 +288,10 @@ pub(crate) fn route_message() -> RouteMessage {
 pub(crate) fn flood_message() -> FloodMessage {
     let item = |kind| FloodItem { kind, signed: b"envelope".to_vec() };
     let items = vec![item(FloodKind::Claim), item(FloodKind::MeshKey)];
-    FloodMessage { epoch: EPOCH, number: 2, items, ack: Some(FloodAck { epoch: EPOCH, through: 1 }) }
+    let to = BootEpoch(EPOCH.0 + 1);
+    FloodMessage { from: EPOCH, to, series: 3, number: 2, items, ack: Some(FloodAck { series: 4, through: 1 }) }
 }
 
 pub(crate) fn flood_acknowledgement() -> FloodMessage {
-    FloodMessage { number: 0, items: vec![], ..flood_message() }
+    FloodMessage { series: 0, number: 0, items: vec![], ..flood_message() }
 }

@@ -2,6 +2,7 @@
 //! over memory of the caller, without allocation or lock, which read what the control half published.
 //!
 //! - [`claims`]: who has which IPv4 address.
+//! - [`flood`]: signed statements for everybody.
 //! - [`routing`]: the way to every peer and prefix.
 //! - [`session`]: keys two members share, and frames sealed with them.
 //! - [`packet`]: inner packets read, checked, cut, completed and answered.
@@ -11,6 +12,7 @@
 //! - [`relay`]: what becomes of a frame for somebody else.
 
 pub mod claims;
+pub mod flood;
 pub mod flow;
 pub mod packet;
 pub mod policy;

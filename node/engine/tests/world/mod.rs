@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is wrong, also in its helpers")]
 
+pub(crate) mod chance;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -17,37 +19,10 @@ use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{RouteMessage, Router, VerifiedOrigin};
 use shoal_protocol::{BootEpoch, NetworkId, NodeId, Signed, UnixMillis};
 
+use chance::Chance;
+
 /// When the world begins.
 const WALL: u64 = 1_700_000_000_000;
-
-/// SplitMix64: the only source of chance.
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    /// 0 to `below`, `below` excluded.
-    pub(crate) fn below(&mut self, below: u64) -> u64 {
-        self.next() % below.max(1)
-    }
-
-    pub(crate) fn index(&mut self, below: usize) -> usize {
-        usize::try_from(self.below(below as u64)).unwrap()
-    }
-
-    pub(crate) fn permille(&mut self, chance: u64) -> bool {
-        self.below(1000) < chance
-    }
-}
 
 /// How the weather is.
 #[derive(Clone, Copy, Debug)]
