@@ -362,6 +362,13 @@ impl PeerLinks {
         self.read().get(peer).map_or_else(|| Arc::new(PeerShared::new()), |slot| Arc::clone(&slot.shared))
     }
 
+    /// The place of the tunnel lane of a link's peer. Of two connections made at the same time the second may carry
+    /// another shared part than the table; of one not listed yet it is the one that will be.
+    pub(crate) fn tunnel_slot(&self, link: &Link) -> Arc<TunnelSlot> {
+        let peers = self.read();
+        Arc::clone(&peers.get(&link.peer).map_or(&link.shared, |slot| &slot.shared).tunnel)
+    }
+
     pub(crate) fn insert(&self, link: Arc<Link>) {
         let mut peers = self.write();
         let slot =
@@ -491,5 +498,62 @@ impl PeerLinks {
 
     pub(crate) fn set_listening(&self, addresses: Vec<String>) {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: NodeId = NodeId::from_bytes([1; 32]);
+
+    fn add(links: &PeerLinks, connection: usize, address: &str, outbound: bool) -> (Arc<Link>, LinkEnds) {
+        let connection = ConnectionId::new_unchecked(connection);
+        let facts = LinkFacts { peer: PEER, connection, address: address.parse().unwrap(), outbound };
+        let (link, ends) = Link::new(facts, links.shared_of(&PEER));
+        links.insert(Arc::clone(&link));
+        (link, ends)
+    }
+
+    fn best(links: &PeerLinks) -> Option<ConnectionId> {
+        links.best(&PEER).map(|link| link.connection)
+    }
+
+    #[test]
+    fn bulk_leaves_a_tunnel_connection_alone_while_there_is_another() {
+        let links = PeerLinks::default();
+        let (first, _ends) = add(&links, 1, "/ip4/127.0.0.1/tcp/1", true);
+        first.set_support(Support::Yes);
+        assert_eq!(best(&links), Some(first.connection));
+        assert!(links.is_shared(&first));
+        first.set_purpose(Purpose::Tunnel);
+        assert_eq!(best(&links), Some(first.connection), "better than none");
+        assert!(links.tunnel(&PEER).is_none(), "bulk uses it");
+        let (second, _ends) = add(&links, 2, "/ip4/127.0.0.1/tcp/2", true);
+        assert_eq!(best(&links), Some(second.connection), "though it is not known to be supported yet");
+        assert_eq!(links.tunnel(&PEER).map(|link| link.connection), Some(first.connection));
+        assert!(!links.is_shared(&first));
+        let (relayed, _ends) = add(&links, 3, "/ip4/127.0.0.1/tcp/3/p2p-circuit", true);
+        links.remove(&PEER, second.connection);
+        assert_eq!(best(&links), Some(first.connection), "a relay is worse than to share");
+        assert_eq!(relayed.observed_ip(), None);
+        assert_eq!(links.remote_ip(&PEER), Some([127, 0, 0, 1].into()));
+    }
+
+    #[test]
+    fn who_dialled_opens_over_tcp_first_and_the_smaller_where_both_did() {
+        let links = PeerLinks::default();
+        assert!(!links.is_opener(&PEER, true));
+        let (quic, _ends) = add(&links, 1, "/ip4/127.0.0.1/udp/1/quic-v1", true);
+        assert!(links.is_opener(&PEER, false));
+        let (_, _ends) = add(&links, 2, "/ip4/127.0.0.1/tcp/1", false);
+        assert!(!links.is_opener(&PEER, true), "TCP decides");
+        let (_, _ends) = add(&links, 3, "/ip4/127.0.0.1/tcp/2", true);
+        assert!(links.is_opener(&PEER, true));
+        assert!(!links.is_opener(&PEER, false));
+        links.book().add(PEER, &["/ip4/127.0.0.1/tcp/3".parse().unwrap()]);
+        let addresses: Vec<String> = links.tcp_addresses(&PEER).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["/ip4/127.0.0.1/tcp/2", "/ip4/127.0.0.1/tcp/3"], "no port a peer dialled from");
+        assert!(links.is_shared(&quic), "not TCP");
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn admit(link: &Link, shared: &Shared, now: Instant) -> Result<Life, 
     if !shared.may_tunnel(&link.peer) {
         return Err(NoLane::Stranger);
     }
-    let slot = Arc::clone(&shared.links.shared_of(&link.peer).tunnel);
+    let slot = shared.links.tunnel_slot(link);
     if shared.tunnels.is_closed() && !slot.is_awaited() {
         return Err(NoLane::Full);
     }
@@ -81,7 +81,7 @@ pub(crate) async fn run(
         return;
     }
     link.set_purpose(Purpose::Tunnel);
-    let slot = Arc::clone(&shared.links.shared_of(&link.peer).tunnel);
+    let slot = shared.links.tunnel_slot(&link);
     let is_shared = shared.links.is_shared(&link);
     let lane = TunnelLane::new(link.peer, link.observed_ip(), is_shared, stream, Arc::new(life));
     if let Some(lane) = slot.deliver(lane) {

@@ -46,7 +46,7 @@ pub(crate) async fn acquire(handle: &SwarmHandle, peer: NodeId, deadline: Durati
     if best.support() == Support::No {
         return Err(LaneError::Unsupported);
     }
-    let slot = Arc::clone(&links.shared_of(&peer).tunnel);
+    let slot = links.tunnel_slot(&best);
     let mut awaited = slot.wait()?;
     let found = async {
         if links.is_opener(&peer, handle.local < peer) {
