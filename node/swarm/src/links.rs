@@ -1,10 +1,10 @@
 //! The table of live connections: peer -> links, read by every caller without touching the driver.
-//! It chooses a link (direct before relayed) and holds each peer's permits; it never opens or closes anything itself.
+//! It chooses a link (direct before relayed, then bulk before tunnel) and holds each peer's permits; it never opens or closes anything itself.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -14,11 +14,16 @@ use shoal_protocol::NodeId;
 use shoal_protocol::link::Purpose;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::address::ip_of_multiaddr;
+use crate::address::{ip_of_multiaddr, is_tcp};
 use crate::control::client::{ClientCommand, ControlHandle};
 use crate::error::LaneError;
-use crate::limits::{CONTROL_COMMANDS_MAX, INBOUND_LANES_PER_PEER_MAX, OPENS_MAX, REPLIES_UNSENT_MAX};
+use crate::lanes::upgrade::LaneKind;
+use crate::limits::{
+    CONTROL_COMMANDS_MAX, DIAL_ADDRESSES_MAX, INBOUND_LANES_PER_PEER_MAX, OPENS_MAX, REPLIES_UNSENT_MAX,
+};
 use crate::pool::LanePool;
+use crate::tunnel::book::AddressBook;
+use crate::tunnel::slot::TunnelSlot;
 
 /// How packets of a link travel. Ordered: the better one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +95,11 @@ impl CloseReason {
     }
 }
 
-/// A request to a connection's handler: open one shard lane.
+/// A request to a connection's handler: open one shard or tunnel lane.
 #[derive(Debug)]
 pub(crate) struct OpenLane {
+    /// Which protocol.
+    pub(crate) kind: LaneKind,
     /// Where the stream goes.
     pub(crate) reply: oneshot::Sender<Result<Stream, LaneError>>,
 }
@@ -104,11 +111,14 @@ pub(crate) struct PeerShared {
     pub(crate) inbound_lanes: Arc<Semaphore>,
     /// Outbound shard lanes.
     pub(crate) pool: Arc<LanePool>,
+    /// The place of the tunnel lane.
+    pub(crate) tunnel: Arc<TunnelSlot>,
 }
 
 impl PeerShared {
     fn new() -> Self {
-        Self { inbound_lanes: Arc::new(Semaphore::new(INBOUND_LANES_PER_PEER_MAX)), pool: Arc::default() }
+        let inbound_lanes = Arc::new(Semaphore::new(INBOUND_LANES_PER_PEER_MAX));
+        Self { inbound_lanes, pool: Arc::default(), tunnel: Arc::default() }
     }
 }
 
@@ -118,7 +128,6 @@ pub(crate) struct Link {
     pub(crate) peer: NodeId,
     pub(crate) connection: ConnectionId,
     pub(crate) kind: LinkKind,
-    pub(crate) purpose: Purpose,
     /// The remote's address without `/p2p`.
     pub(crate) address: Multiaddr,
     pub(crate) outbound: bool,
@@ -126,6 +135,7 @@ pub(crate) struct Link {
     pub(crate) control: ControlHandle,
     opens: mpsc::Sender<OpenLane>,
     waker: AtomicWaker,
+    is_tunnel: AtomicBool,
     control_wanted: AtomicBool,
     support: AtomicU8,
     condemned: AtomicU8,
@@ -158,7 +168,6 @@ impl Link {
         let link = Self {
             peer: facts.peer,
             connection: facts.connection,
-            purpose: Purpose::Bulk,
             kind: if relayed { LinkKind::Relayed } else { LinkKind::Direct },
             address: facts.address,
             outbound: facts.outbound,
@@ -166,6 +175,7 @@ impl Link {
             control: ControlHandle::new(commands),
             opens,
             waker: AtomicWaker::new(),
+            is_tunnel: AtomicBool::new(false),
             control_wanted: AtomicBool::new(false),
             support: AtomicU8::new(0),
             condemned: AtomicU8::new(0),
@@ -175,7 +185,7 @@ impl Link {
         (Arc::new(link), LinkEnds { opens: opens_end, control: control_end })
     }
 
-    /// Asks the handler for a shard lane. Full queue: Busy.
+    /// Asks the handler for a lane. Full queue: Busy.
     pub(crate) fn open(&self, request: OpenLane) -> Result<(), LaneError> {
         self.opens.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LaneError::Busy,
@@ -192,12 +202,31 @@ impl Link {
         self.waker.register(waker);
     }
 
-    /// Asks the handler to open the control lane if it is not open.
+    /// What the connection is for. Bulk until a tunnel stream is opened on it or it is dialled for one.
+    pub(crate) fn purpose(&self) -> Purpose {
+        if self.is_tunnel.load(Ordering::Acquire) { Purpose::Tunnel } else { Purpose::Bulk }
+    }
+
+    pub(crate) fn set_purpose(&self, purpose: Purpose) {
+        self.is_tunnel.store(purpose == Purpose::Tunnel, Ordering::Release);
+    }
+
+    /// The smaller the better for bulk: a relay is worse than to share with a tunnel.
+    pub(crate) fn rank(&self) -> (LinkKind, Purpose) {
+        (self.kind, self.purpose())
+    }
+
+    /// Whether it is a TCP connection straight to the peer.
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.kind == LinkKind::Direct && is_tcp(&self.address)
+    }
+
     /// The IP address the peer is seen at; none through a relay, whose address says nothing about it.
     pub(crate) fn observed_ip(&self) -> Option<IpAddr> {
         (self.kind == LinkKind::Direct).then(|| ip_of_multiaddr(&self.address)).flatten()
     }
 
+    /// Asks the handler to open the control lane if it is not open.
     pub(crate) fn want_control(&self) {
         if !self.control_wanted.swap(true, Ordering::AcqRel) {
             self.waker.wake();
@@ -273,6 +302,8 @@ pub(crate) struct PeerLinks {
     listening: Mutex<Vec<String>>,
     /// Bytes of replies that wait to be written, over all connections.
     unsent: AtomicUsize,
+    /// Where peers can be dialled over TCP.
+    book: Mutex<AddressBook>,
 }
 
 /// A reply's bytes while they wait to be written: counted until this is dropped.
@@ -331,6 +362,13 @@ impl PeerLinks {
         self.read().get(peer).map_or_else(|| Arc::new(PeerShared::new()), |slot| Arc::clone(&slot.shared))
     }
 
+    /// The place of the tunnel lane of a link's peer. Of two connections made at the same time the second may carry
+    /// another shared part than the table; of one not listed yet it is the one that will be.
+    pub(crate) fn tunnel_slot(&self, link: &Link) -> Arc<TunnelSlot> {
+        let peers = self.read();
+        Arc::clone(&peers.get(&link.peer).map_or(&link.shared, |slot| &slot.shared).tunnel)
+    }
+
     pub(crate) fn insert(&self, link: Arc<Link>) {
         let mut peers = self.write();
         let slot =
@@ -338,21 +376,85 @@ impl PeerLinks {
         slot.links.push(link);
     }
 
-    pub(crate) fn remove(&self, peer: &NodeId, connection: ConnectionId) {
+    /// Takes a link out of the table.
+    pub(crate) fn remove(&self, peer: &NodeId, connection: ConnectionId) -> Option<Arc<Link>> {
         let mut peers = self.write();
-        if let Some(slot) = peers.get_mut(peer) {
-            slot.links.retain(|link| link.connection != connection);
-            if slot.links.is_empty() {
-                peers.remove(peer);
-            }
+        let slot = peers.get_mut(peer)?;
+        let place = slot.links.iter().position(|link| link.connection == connection);
+        let link = place.map(|place| slot.links.remove(place));
+        if slot.links.is_empty() {
+            peers.remove(peer);
         }
+        link
     }
 
-    /// The best open link: supported before unknown before unsupported, direct before relayed, then the oldest.
+    /// The best open link for bulk: supported before unsupported, direct before relayed, bulk before tunnel, supported
+    /// before unknown, then the oldest.
     pub(crate) fn best(&self, peer: &NodeId) -> Option<Arc<Link>> {
         let peers = self.read();
         let open = peers.get(peer)?.links.iter().filter(|link| link.is_open());
-        open.min_by_key(|link| (link.support() == Support::No, link.kind, link.support() == Support::Unknown)).cloned()
+        open.min_by_key(|link| (link.support() == Support::No, link.rank(), link.support() == Support::Unknown))
+            .cloned()
+    }
+
+    /// What open links of a peer say.
+    fn with_open<T>(&self, peer: &NodeId, say: impl FnOnce(&[&Arc<Link>]) -> T) -> T {
+        let peers = self.read();
+        let links = peers.get(peer).map(|slot| slot.links.as_slice()).unwrap_or_default();
+        let open: Vec<&Arc<Link>> = links.iter().filter(|link| link.is_open()).collect();
+        say(&open)
+    }
+
+    /// The newest TCP connection for tunnels beside another connection, if there is one.
+    pub(crate) fn tunnel(&self, peer: &NodeId) -> Option<Arc<Link>> {
+        self.with_open(peer, |open| {
+            let tunnel = open.iter().rev().find(|link| link.purpose() == Purpose::Tunnel && link.is_tcp());
+            tunnel.filter(|_| open.len() > 1).map(|link| Arc::clone(link))
+        })
+    }
+
+    /// Whether a link is no TCP connection of its own.
+    pub(crate) fn is_shared(&self, link: &Link) -> bool {
+        !link.is_tcp()
+            || self.with_open(&link.peer, |open| open.iter().all(|other| other.connection == link.connection))
+    }
+
+    /// Whether it is for us to open the tunnel: for who dialled, over TCP where anybody did; for the smaller id where both.
+    pub(crate) fn is_opener(&self, peer: &NodeId, smaller: bool) -> bool {
+        self.with_open(peer, |open| {
+            let over_tcp = open.iter().any(|link| link.is_tcp());
+            let mut counted = open.iter().filter(|link| link.is_tcp() == over_tcp).map(|link| link.outbound);
+            match (counted.clone().any(|outbound| outbound), counted.any(|outbound| !outbound)) {
+                (true, true) => smaller,
+                (outbound, _) => outbound,
+            }
+        })
+    }
+
+    /// Where the peer was dialled, or can be, over TCP; at most [`DIAL_ADDRESSES_MAX`], what worked first.
+    pub(crate) fn tcp_addresses(&self, peer: &NodeId) -> Vec<Multiaddr> {
+        let mut all: Vec<Multiaddr> = self.with_open(peer, |open| {
+            let dialled = open.iter().filter(|link| link.outbound && link.is_tcp());
+            dialled.map(|link| link.address.clone()).collect()
+        });
+        all.extend(self.book().of(peer));
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        for address in all {
+            if addresses.len() < DIAL_ADDRESSES_MAX && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// Where peers can be dialled over TCP.
+    pub(crate) fn book(&self) -> MutexGuard<'_, AddressBook> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the best link leads to.
+    pub(crate) fn remote_ip(&self, peer: &NodeId) -> Option<IpAddr> {
+        self.best(peer)?.observed_ip()
     }
 
     /// The connection with the most unsent replies that is not being closed yet.
@@ -396,5 +498,62 @@ impl PeerLinks {
 
     pub(crate) fn set_listening(&self, addresses: Vec<String>) {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: NodeId = NodeId::from_bytes([1; 32]);
+
+    fn add(links: &PeerLinks, connection: usize, address: &str, outbound: bool) -> (Arc<Link>, LinkEnds) {
+        let connection = ConnectionId::new_unchecked(connection);
+        let facts = LinkFacts { peer: PEER, connection, address: address.parse().unwrap(), outbound };
+        let (link, ends) = Link::new(facts, links.shared_of(&PEER));
+        links.insert(Arc::clone(&link));
+        (link, ends)
+    }
+
+    fn best(links: &PeerLinks) -> Option<ConnectionId> {
+        links.best(&PEER).map(|link| link.connection)
+    }
+
+    #[test]
+    fn bulk_leaves_a_tunnel_connection_alone_while_there_is_another() {
+        let links = PeerLinks::default();
+        let (first, _ends) = add(&links, 1, "/ip4/127.0.0.1/tcp/1", true);
+        first.set_support(Support::Yes);
+        assert_eq!(best(&links), Some(first.connection));
+        assert!(links.is_shared(&first));
+        first.set_purpose(Purpose::Tunnel);
+        assert_eq!(best(&links), Some(first.connection), "better than none");
+        assert!(links.tunnel(&PEER).is_none(), "bulk uses it");
+        let (second, _ends) = add(&links, 2, "/ip4/127.0.0.1/tcp/2", true);
+        assert_eq!(best(&links), Some(second.connection), "though it is not known to be supported yet");
+        assert_eq!(links.tunnel(&PEER).map(|link| link.connection), Some(first.connection));
+        assert!(!links.is_shared(&first));
+        let (relayed, _ends) = add(&links, 3, "/ip4/127.0.0.1/tcp/3/p2p-circuit", true);
+        links.remove(&PEER, second.connection);
+        assert_eq!(best(&links), Some(first.connection), "a relay is worse than to share");
+        assert_eq!(relayed.observed_ip(), None);
+        assert_eq!(links.remote_ip(&PEER), Some([127, 0, 0, 1].into()));
+    }
+
+    #[test]
+    fn who_dialled_opens_over_tcp_first_and_the_smaller_where_both_did() {
+        let links = PeerLinks::default();
+        assert!(!links.is_opener(&PEER, true));
+        let (quic, _ends) = add(&links, 1, "/ip4/127.0.0.1/udp/1/quic-v1", true);
+        assert!(links.is_opener(&PEER, false));
+        let (_, _ends) = add(&links, 2, "/ip4/127.0.0.1/tcp/1", false);
+        assert!(!links.is_opener(&PEER, true), "TCP decides");
+        let (_, _ends) = add(&links, 3, "/ip4/127.0.0.1/tcp/2", true);
+        assert!(links.is_opener(&PEER, true));
+        assert!(!links.is_opener(&PEER, false));
+        links.book().add(PEER, &["/ip4/127.0.0.1/tcp/3".parse().unwrap()]);
+        let addresses: Vec<String> = links.tcp_addresses(&PEER).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["/ip4/127.0.0.1/tcp/2", "/ip4/127.0.0.1/tcp/3"], "no port a peer dialled from");
+        assert!(links.is_shared(&quic), "not TCP");
     }
 }
