@@ -47,6 +47,7 @@ fn links_and_addresses_are_set_and_taken_back() {
             netlink.add_address(address).unwrap();
             assert!(netlink.addresses(index).unwrap().contains(address));
         }
+        assert_eq!(netlink.addresses(index).unwrap(), own, "the kernel added one of its own");
         // Of use at once: the kernel does not ask whether somebody else has it.
         std::net::UdpSocket::bind("[fd99::1]:0").unwrap();
         netlink.set_mtu(index, 1400).unwrap();

@@ -141,6 +141,25 @@ fn without_offloads_packets_are_whole_and_so_must_be_what_is_written() {
     });
 }
 
+/// Without super-packets of UDP the device is as with them, but for those.
+#[test]
+fn where_udp_is_not_wanted_its_datagrams_come_one_by_one() {
+    inside("tun::where_udp_is_not_wanted_its_datagrams_come_one_by_one", || {
+        let device = tun(&options(Wanted::Tcp), &OWN);
+        for (from, to) in [("10.99.0.1:4000", "10.99.0.2:5000"), ("[fd99::1]:4000", "[fd99::2]:5000")] {
+            let (from, to) = (address(from), address(to));
+            let socket = UdpSocket::open(&UdpOptions::new(from)).unwrap();
+            let batch = Batch { to, from: None, ecn: None, bytes: &[7; 3000], length: 1000 };
+            assert_eq!((socket.batch(), socket.send(&batch).unwrap()), (64, Sent::All));
+            for _ in 0..3 {
+                let (header, packet) = next_to(&device, to.ip());
+                let headers = if to.is_ipv4() { 28 } else { 48 };
+                assert_eq!((header.gso_type, packet.len()), (GSO_NONE, 1000 + headers));
+            }
+        }
+    });
+}
+
 /// A connection is opened by hand, then a long write has to come as a super-packet of TCP.
 #[test]
 fn a_long_write_of_tcp_is_one_super_packet() {

@@ -44,7 +44,7 @@ pub enum Wanted {
     /// Super-packets of TCP and UDP, pending checksums.
     #[default]
     All,
-    /// As before without stating UDP. A kernel that has it may hand over super-packets of UDP nevertheless.
+    /// As before without super-packets of UDP.
     Tcp,
     /// Whole packets with whole checksums, one a read.
     Nothing,
@@ -279,6 +279,14 @@ fn set_up(options: &TunOptions, offloads: Offloads, netlink: &mut Netlink) -> Re
     let segments = u32::try_from(SEGMENTS_MAX).unwrap_or(u32::MAX);
     if let Err(error) = netlink.set_gso_max_segments(index, segments) {
         tracing::warn!(%error, "super-packets of more than {SEGMENTS_MAX} segments may come and will be dropped");
+    }
+    if options.wanted == Wanted::Tcp
+        && let Err(error) = netlink.refuse_udp_super_packets(index)
+    {
+        tracing::warn!(%error, "super-packets of UDP were not wanted and may come nevertheless");
+    }
+    if let Err(error) = netlink.refuse_link_local(index) {
+        tracing::debug!(%error, "the device may get an address of its own");
     }
     let link = netlink.link(&options.name).map_err(TunError::Setup)?.ok_or_else(gone)?;
     Ok(TunFacts {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Make, Netlink, NetlinkError};
@@ -185,6 +187,18 @@ impl Netlink {
         let mut message = by_index(index);
         message.attributes.push(LinkAttribute::GsoMaxSegs(segments));
         self.set(message, "set the segments of a super-packet")
+    }
+
+    /// Keeps the kernel from giving a link an IPv6 address of its own making (fe80::), which nobody on a mesh can use and
+    /// which the node would take for a way to reach it.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]; where IPv6 is switched off there is nothing to keep, and the kernel refuses.
+    pub fn refuse_link_local(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut message = by_index(index);
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        self.set(message, "keep a link from addresses of its own")
     }
 
     /// Removes a link; one that is gone already is fine.

@@ -6,6 +6,8 @@
 //!
 //! One socket belongs to the network namespace its thread was in when it was opened.
 
+mod channel;
+mod features;
 pub mod links;
 pub mod routes;
 pub mod rules;
@@ -18,22 +20,16 @@ pub use watch::{Change, Watch};
 
 use std::io;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
+
+use channel::Channel;
 
 /// The number routes and rules of ours carry (RTPROT_*, FRA_PROTOCOL): free in iproute2's `rt_protos`, and beyond the
 /// numbers below 17 that user space may not take.
 pub const PROTOCOL: u8 = 83;
-
-/// Parts one answer may have: a dump comes in parts of up to 32 KiB, so this is 2 GiB; a machine with every route of
-/// the internet has 1/20 of it.
-const PARTS_MAX: usize = 65_536;
 
 /// Why the kernel's tables could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -96,15 +92,9 @@ impl NetlinkError {
 }
 
 /// A socket to the kernel's tables.
+#[derive(Debug)]
 pub struct Netlink {
-    socket: Socket,
-    sequence: u32,
-}
-
-impl std::fmt::Debug for Netlink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Netlink").field("sequence", &self.sequence).finish_non_exhaustive()
-    }
+    channel: Channel,
 }
 
 /// How an entry is made.
@@ -134,17 +124,13 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Open`] if the kernel gives none.
     pub fn open() -> Result<Self, NetlinkError> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Open)?;
-        socket.bind_auto().map_err(NetlinkError::Open)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(NetlinkError::Open)?;
-        socket.set_non_blocking(true).map_err(NetlinkError::Open)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { channel: Channel::open(NETLINK_ROUTE)? })
     }
 
-    /// Sends a change and waits for the kernel's yes.
+    /// Sends a change and reads the kernel's yes.
     fn change(&mut self, body: RouteNetlinkMessage, make: Make, doing: &'static str) -> Result<(), NetlinkError> {
-        self.send(body, NLM_F_ACK | make.flags(), doing)?;
-        self.receive(doing, |_| ())
+        self.channel.send(body, NLM_F_ACK | make.flags(), doing)?;
+        self.channel.receive(doing, |_: RouteNetlinkMessage| ())
     }
 
     /// Asks for one entry by its key; `None` if the kernel has none.
@@ -153,9 +139,9 @@ impl Netlink {
         body: RouteNetlinkMessage,
         doing: &'static str,
     ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
-        self.send(body, NLM_F_ACK, doing)?;
+        self.channel.send(body, NLM_F_ACK, doing)?;
         let mut found = None;
-        match self.receive(doing, |message| found = Some(message)) {
+        match self.channel.receive(doing, |message| found = Some(message)) {
             Ok(()) => Ok(found),
             Err(NetlinkError::Missing { .. }) => Ok(None),
             Err(other) => Err(other),
@@ -169,59 +155,7 @@ impl Netlink {
         doing: &'static str,
         each: impl FnMut(RouteNetlinkMessage),
     ) -> Result<(), NetlinkError> {
-        self.send(body, NLM_F_DUMP, doing)?;
-        self.receive(doing, each)
+        self.channel.send(body, NLM_F_DUMP, doing)?;
+        self.channel.receive(doing, each)
     }
-
-    fn send(&mut self, body: RouteNetlinkMessage, flags: u16, doing: &'static str) -> Result<(), NetlinkError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(body));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        let sent = self.socket.send(&bytes, 0).map_err(|source| NetlinkError::Refused { doing, source })?;
-        if sent == bytes.len() { Ok(()) } else { Err(NetlinkError::Answer { doing }) }
-    }
-
-    /// Reads the answer to the last request to its end. Messages of an earlier one, whose reader gave up, are passed over.
-    fn receive(&mut self, doing: &'static str, mut each: impl FnMut(RouteNetlinkMessage)) -> Result<(), NetlinkError> {
-        for _ in 0..PARTS_MAX {
-            let (bytes, _) = self.socket.recv_from_full().map_err(|source| NetlinkError::Refused { doing, source })?;
-            for message in messages(&bytes) {
-                let message = message.ok_or(NetlinkError::Answer { doing })?;
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) => match error.raw_code() {
-                        0 => return Ok(()),
-                        code => return Err(NetlinkError::of(code.saturating_neg(), doing)),
-                    },
-                    NetlinkPayload::InnerMessage(body) => each(body),
-                    _ => {}
-                }
-            }
-        }
-        Err(NetlinkError::Answer { doing })
-    }
-}
-
-/// The messages of one part; `None` for bytes that are none, after which nothing follows.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Option<NetlinkMessage<RouteNetlinkMessage>>> {
-    /// Netlink messages begin at multiples of this (NLMSG_ALIGNTO).
-    const ALIGNMENT: usize = 4;
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).ok();
-        let length = read.as_ref().and_then(|message| usize::try_from(message.header.length).ok());
-        let step = length.filter(|length| *length > 0).map(|length| length.next_multiple_of(ALIGNMENT));
-        bytes = step.and_then(|step| bytes.get(step..)).unwrap_or_default();
-        Some(read)
-    })
 }

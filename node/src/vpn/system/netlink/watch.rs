@@ -15,8 +15,9 @@ use netlink_sys::{AsyncSocket, TokioSocket};
 use rustix::io::Errno;
 use shoal_engine::mesh::policy::Prefix;
 
+use super::channel::messages;
 use super::routes::{destination, table};
-use super::{Address, Link, NetlinkError, PROTOCOL, messages};
+use super::{Address, Link, NetlinkError, PROTOCOL};
 
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE of linux/rtnetlink.h.
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
@@ -108,7 +109,7 @@ impl Stream for Watch {
 
 /// What one message of the kernel tells; what cannot be read was missed.
 fn changes(bytes: &[u8]) -> impl Iterator<Item = Change> {
-    messages(bytes).filter_map(|message| {
+    messages::<RouteNetlinkMessage>(bytes).filter_map(|message| {
         let Some(message) = message else { return Some(Change::Missed) };
         let NetlinkPayload::InnerMessage(body) = message.payload else { return None };
         match body {
