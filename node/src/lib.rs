@@ -22,6 +22,7 @@ mod service;
 mod size;
 mod store_cli;
 mod vouchers;
+pub mod vpn;
 
 pub use cli::main_from;
 pub use config::Config;
