@@ -16,7 +16,9 @@ use crate::identity::{self, IdentityError};
 use crate::node::{Node, StartError};
 use crate::problem::{Failure, Problem, with_causes};
 use crate::store_cli::{self, StoreArgs};
+use crate::vpn;
 use crate::vouchers::VoucherLogError;
+use crate::vpn::config::VpnArgs;
 
 /// Every exit code there is.
 pub(crate) const EXIT_CODES: &str = "\
@@ -104,6 +106,8 @@ pub(crate) struct RunArgs {
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
+    #[command(flatten)]
+    pub(crate) vpn: VpnArgs,
 }
 
 #[derive(Debug, Args)]
@@ -173,7 +177,11 @@ fn run(args: &RunArgs) -> Result<(), Problem> {
     let result = runtime.block_on(async {
         // Before anything else, so that a signal during the start is not lost.
         let mut stop = stop_signals()?;
-        let node = Node::start(config).await.map_err(start_problem)?;
+        let mut node = Node::start(config).await.map_err(start_problem)?;
+        if let Some(error) = node.take_vpn_error() {
+            // The storage side runs on without it.
+            let _ = writeln!(io::stderr(), "{}", vpn::problem::of(error));
+        }
         ready(&node, &output)?;
         let _ = stop.recv().await;
         node.shutdown().await;
@@ -211,11 +219,21 @@ fn stop_signals() -> Result<tokio::sync::mpsc::Receiver<()>, Problem> {
 fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
     let (id, addresses) = (node.id().to_string(), node.addresses());
     let mut text = if output.json {
-        serde_json::json!({ "ready": true, "peer_id": id, "addresses": addresses }).to_string()
+        let mut line = serde_json::json!({ "ready": true, "peer_id": id, "addresses": addresses });
+        if let (Some(facts), Some(line)) = (node.vpn(), line.as_object_mut()) {
+            let vpn = serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 });
+            line.insert("vpn".to_owned(), vpn);
+        }
+        line.to_string()
     } else {
         let mut lines = vec![format!("shoald {} is ready, offering {}", env!("CARGO_PKG_VERSION"), node.quota())];
         lines.push(format!("  id       {id}"));
         lines.extend(addresses.iter().map(|address| format!("  address  {address}")));
+        if let Some(facts) = node.vpn() {
+            let own = facts.ipv4.map(|address| address.to_string()).into_iter().chain([facts.ipv6.to_string()]);
+            let name = facts.ifname.as_deref().unwrap_or("relay");
+            lines.push(format!("  vpn      {name}  {}", own.collect::<Vec<_>>().join("  ")));
+        }
         lines.join("\n")
     };
     text.push('\n');

@@ -13,6 +13,7 @@ use crate::files::read_bounded;
 use crate::genesis::{self, GenesisError};
 use crate::problem::{Failure, Problem};
 use crate::size::Size;
+use crate::vpn::{self, VpnConfig, config::VpnFile};
 
 /// Largest configuration file, bytes.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -41,6 +42,7 @@ struct FileConfig {
     json: Option<bool>,
     log_level: Option<String>,
     log_format: Option<String>,
+    vpn: Option<VpnFile>,
 }
 
 /// A checked configuration of one node.
@@ -66,6 +68,8 @@ pub struct Config {
     pub voucher_issuers: Vec<NodeId>,
     /// Declared failure domain.
     pub domain: Option<String>,
+    /// The private network; none where it is not asked for.
+    pub vpn: Option<VpnConfig>,
 }
 
 /// How the process talks, apart from what the node does.
@@ -149,10 +153,11 @@ fn check(
             "leave one out",
         ));
     }
+    let vpn = vpn::config::check(&args.vpn, file.vpn)?;
     let issuers = pick(&args.voucher_issuer, file.voucher_issuer);
     let voucher_issuers = issuers.iter().map(|text| peer(text)).collect::<Result<Vec<NodeId>, Problem>>()?;
     let config =
-        Config { data_dir, listen, bootstrap, network, quota, allow, open, members_only, voucher_issuers, domain };
+        Config { data_dir, listen, bootstrap, network, quota, allow, open, members_only, voucher_issuers, domain, vpn };
     Ok((config, output))
 }
 

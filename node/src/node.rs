@@ -18,6 +18,7 @@ use std::time::Duration;
 use shoal_engine::admission::{Admission, Policy};
 use shoal_engine::counters::Counters;
 use shoal_engine::directory::Directory;
+use shoal_engine::mesh::network::Members;
 use shoal_engine::reservations::Reservations;
 use shoal_engine::vouchers::Ledger;
 use shoal_protocol::{BootEpoch, ByteCount, NodeId};
@@ -39,6 +40,8 @@ use crate::peers::Peers;
 use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
+use crate::vpn::start::{Host, Vpn, VpnFacts};
+use crate::vpn::VpnError;
 
 /// Default quota: 25 GB, or half the free space where that is less.
 const DEFAULT_QUOTA: u64 = 25_000_000_000;
@@ -105,6 +108,8 @@ pub struct Node {
     addresses: Vec<String>,
     admin: Option<Admin>,
     tasks: Vec<JoinHandle<()>>,
+    /// The private network, or why there is none; none where none was asked for.
+    vpn: Option<Result<Vpn, VpnError>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -140,11 +145,14 @@ impl Node {
         if !config.open {
             swarm_config.members.clone_from(&config.allow);
         }
+        swarm_config.tunnel_strangers = config.open;
         let started = shoal_swarm::start(swarm_config).await.map_err(StartError::Swarm)?;
         let addresses = started.handle.listening().await;
         let addresses = addresses::ordered(addresses);
         let node = identity::node_id(&key);
         let directory = Directory::new(node, config.network, &config.bootstrap, seed);
+        let (vpn_config, vpn_key) = (config.vpn.clone(), key.clone());
+        let members = if config.open { Members::Everybody } else { Members::Listed(config.allow.iter().copied().collect()) };
         let context = Arc::new(Context::new(Parts {
             store,
             network: config.network,
@@ -167,13 +175,29 @@ impl Node {
             addresses: addresses::advertised(&addresses),
         }));
         addresses::note(&data, &addresses);
+        let vpn = vpn_config.map(|vpn| {
+            let host = Host {
+                node,
+                key: vpn_key,
+                network: config.network,
+                epoch: boot_epoch,
+                members,
+                data_dir: &data,
+                swarm: started.handle.clone(),
+                tunnels: started.inbound.tunnels,
+            };
+            Vpn::start(&vpn, host)
+        });
+        if let Some(Ok(vpn)) = &vpn {
+            context.set_vpn(vpn.handle.clone());
+        }
         let admin = administration(&data, &context, &started.handle);
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
             tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data).run(started.events)),
         ];
-        Ok(Self { context, swarm: started.handle, addresses, admin, tasks })
+        Ok(Self { context, swarm: started.handle, addresses, admin, tasks, vpn })
     }
 
     /// The node's id.
@@ -188,6 +212,17 @@ impl Node {
         &self.addresses
     }
 
+    /// What is to be said of the private network, if this node takes part.
+    #[must_use]
+    pub fn vpn(&self) -> Option<&VpnFacts> {
+        self.vpn.as_ref()?.as_ref().ok().map(|vpn| &vpn.facts)
+    }
+
+    /// Why it does not, though it was asked to; said once.
+    pub fn take_vpn_error(&mut self) -> Option<VpnError> {
+        self.vpn.take_if(|vpn| vpn.is_err())?.err()
+    }
+
     /// Bytes it offers.
     #[must_use]
     pub fn quota(&self) -> ByteCount {
@@ -197,6 +232,9 @@ impl Node {
     /// Stops serving, ends transfers, closes connections and store. Done in less than two seconds; what was not
     /// acknowledged by then is lost.
     pub async fn shutdown(self) {
+        if let Some(Ok(vpn)) = self.vpn {
+            vpn.stop().await;
+        }
         self.context.stop(TRANSFERS_STOP).await;
         let _ = tokio::time::timeout(SWARM_STOP, self.swarm.shutdown()).await;
         for task in &self.tasks {

@@ -18,6 +18,7 @@ use shoal_swarm::{DialError, SwarmEvent, SwarmHandle};
 use tokio::sync::mpsc;
 
 use crate::service::{Context, control};
+use crate::vpn::control::{VpnEvent, VpnHandle};
 use crate::{addresses, clock};
 
 /// How often the directory is told the time.
@@ -87,6 +88,9 @@ impl Peers {
     }
 
     fn heard(&self, event: SwarmEvent) {
+        if let Some(vpn) = self.context.vpn() {
+            tell_vpn(vpn, &event, &self.swarm);
+        }
         let now = clock::now();
         let mut engine = self.context.engine();
         match event {
@@ -150,6 +154,19 @@ impl Peers {
         if let Err(error) = learnt {
             tracing::info!(%error, "a peer record was not believed");
         }
+    }
+}
+
+/// The private network hears of connections too. What it has no room to hear is said again with the next event.
+fn tell_vpn(vpn: &VpnHandle, event: &SwarmEvent, swarm: &SwarmHandle) {
+    let told = match event {
+        SwarmEvent::Connected { peer, .. } => vpn.tell(VpnEvent::Connected(*peer)),
+        SwarmEvent::Disconnected { peer } => vpn.tell(VpnEvent::Disconnected(*peer)),
+        SwarmEvent::Lagged { .. } => swarm.connected().into_iter().all(|peer| vpn.tell(VpnEvent::Connected(peer))),
+        _ => true,
+    };
+    if !told {
+        tracing::warn!(?event, "the private network is too busy to hear of a connection");
     }
 }
 

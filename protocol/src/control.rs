@@ -12,6 +12,7 @@ use crate::limits::{
     CONTROL_FRAME_MAX, DOMAIN_MAX, LOCATE_MAX, PEERS_PAGE_MAX, RECORD_MAX, RESERVE_MAX, SHARD_MAX, STAT_MAX,
     VERSIONS_MAX,
 };
+use crate::mesh::message::MeshMessage;
 use crate::record::is_plain_text;
 use crate::refusal::Refusal;
 use crate::signed::Signed;
@@ -140,6 +141,9 @@ pub enum Request {
         #[n(1)]
         nonce: Nonce,
     },
+    /// Something about the private network.
+    #[n(11)]
+    Mesh(#[n(0)] Box<MeshMessage>),
 }
 
 /// A promise of room.
@@ -247,6 +251,9 @@ pub enum Response {
         #[n(1)]
         more: bool,
     },
+    /// To MESH: read, whatever became of it.
+    #[n(10)]
+    Taken,
 }
 
 impl Hello {
@@ -271,6 +278,7 @@ impl Bounded for Request {
             Self::PutRecord(put) => ensure(put.record.to_bytes().len() <= RECORD_MAX, "record length"),
             Self::GetRecord { back, .. } => ensure(*back <= 1, "age of a record"),
             Self::Losses { .. } => Ok(()),
+            Self::Mesh(message) => message.check(),
         }
     }
 }
@@ -287,6 +295,7 @@ impl Bounded for Response {
             | Self::Conflict { .. }
             | Self::Record { .. }
             | Self::Losses { .. }
+            | Self::Taken
             | Self::Refused { .. } => Ok(()),
         }
     }
@@ -320,6 +329,7 @@ impl Request {
             Self::PutRecord(_) => "put_record",
             Self::GetRecord { .. } => "get_record",
             Self::Losses { .. } => "losses",
+            Self::Mesh(_) => "mesh",
         }
     }
 }

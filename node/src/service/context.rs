@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::chunks::{SpaceReservation, Store};
 use crate::clock;
 use crate::vouchers::VoucherLog;
+use crate::vpn::control::VpnHandle;
 
 /// Shards received at a time: 32 buffers of at most 4 MiB.
 const BUFFERS: usize = 32;
@@ -119,6 +120,8 @@ pub(crate) struct Context {
     group_locks: KeyLocks,
     /// Where what is spent of vouchers is written down; none where nobody's vouchers count.
     voucher_log: Option<Arc<Mutex<VoucherLog>>>,
+    /// The private network, once it runs.
+    vpn: OnceLock<VpnHandle>,
 }
 
 type KeyLocks = Vec<tokio::sync::Mutex<()>>;
@@ -173,7 +176,19 @@ impl Context {
             record_locks: key_locks(),
             group_locks: key_locks(),
             voucher_log: voucher_log.map(|log| Arc::new(Mutex::new(log))),
+            vpn: OnceLock::new(),
         }
+    }
+
+    /// The private network runs; said once.
+    pub(crate) fn set_vpn(&self, vpn: VpnHandle) {
+        // A second one would be a second network, and there is none.
+        let _ = self.vpn.set(vpn);
+    }
+
+    /// The private network, if this node takes part.
+    pub(crate) fn vpn(&self) -> Option<&VpnHandle> {
+        self.vpn.get()
     }
 
     pub(crate) const fn store(&self) -> &Store {

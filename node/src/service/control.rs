@@ -11,6 +11,7 @@ use shoal_engine::records::{self, RecordDecision};
 use shoal_protocol::control::{Held, Hello, PROTOCOL_VERSION, PutRecord, Request, Reserve, Reserved, Response};
 use shoal_protocol::limits::{LOSSES_PAGE_MAX, RECORD_MAX, RESERVATION_MS};
 use shoal_protocol::loss::{Loss, LossStatement};
+use shoal_protocol::mesh::message::MeshMessage;
 use shoal_protocol::receipt::Receipt;
 use shoal_protocol::{NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
 use shoal_swarm::InboundRequest;
@@ -18,6 +19,7 @@ use shoal_swarm::InboundRequest;
 use super::context::Peer;
 use super::{Context, audit, receive, send};
 use crate::clock;
+use crate::vpn::control::VpnEvent;
 
 /// How long a request waits for the disk before it is told BUSY; what it asked for may still be done.
 const DISK_WAIT: Duration = Duration::from_secs(5);
@@ -58,7 +60,7 @@ async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Respons
         Request::Reserve(Reserve { voucher, .. }) | Request::PutRecord(PutRecord { voucher, .. }) => {
             Operation::Change { voucher: voucher.is_some() }
         }
-        Request::Hello(_) | Request::Peers { .. } => Operation::Greet,
+        Request::Hello(_) | Request::Peers { .. } | Request::Mesh(_) => Operation::Greet,
         Request::Audit(audit) => Operation::Read { bytes: audit::bytes_read(audit) },
         _ => Operation::Ask,
     };
@@ -80,6 +82,7 @@ async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Respons
         Request::Stat { shards } => within_bounds(context, stat(context, shards)).await,
         Request::Audit(request) => within_bounds(context, audit::answer(context, peer, request)).await,
         Request::PutRecord(put) => within_bounds(context, put_record(context, peer, put)).await,
+        Request::Mesh(message) => mesh(context, from, message),
         Request::Losses { after, nonce } => Ok(losses(context, after, nonce)),
         Request::GetRecord { key, back } => within_bounds(context, get_record(context, key, back)).await,
     };
@@ -93,6 +96,13 @@ async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Respons
 async fn within_bounds<T>(context: &Context, answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     let _place = context.requests().try_acquire_owned().map_err(|_| Refusal::Busy)?;
     tokio::time::timeout(DISK_WAIT, answer).await.map_err(|_| Refusal::Busy)?
+}
+
+/// Hands a word about the private network on; what became of it shows there. Members alone are heard.
+fn mesh(context: &Context, from: Peer, message: Box<MeshMessage>) -> Result<Response, Refusal> {
+    let vpn = context.vpn().ok_or(Refusal::Unsupported)?;
+    let event = VpnEvent::Message { from: from.node, seen: from.address, message };
+    if vpn.tell(event) { Ok(Response::Taken) } else { Err(Refusal::Busy) }
 }
 
 fn greet(context: &Context, peer: NodeId, hello: Hello) -> Response {

@@ -1,4 +1,20 @@
-//! The VPN's half of the program: what carries packets between the system, the engine and the swarm. It decides nothing
+//! The private network at work: what carries packets between the system, the engine and the swarm. It decides nothing
 //! about peers, routes or packets; that is `shoal_engine::mesh`.
+//!
+//! - [`config`]: what was asked for. [`start`]: from that to a running network, and to its end.
+//! - [`control`]: the one task that owns the control half and carries out what it wants.
+//! - [`neighbours`]: words to neighbours, in order; lanes to them.
+//! - [`problem`]: what a user is told when it does not start.
+//! - [`plane`]: the packet half and its threads.
+//! - [`system`]: device, sockets, addresses, firewall.
 
+pub(crate) mod config;
+pub(crate) mod control;
+mod neighbours;
+pub(crate) mod plane;
+pub(crate) mod problem;
+pub(crate) mod start;
 pub mod system;
+
+pub use config::VpnConfig;
+pub use start::VpnError;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, UdpSocket as StdSocket};
 use std::time::Duration;
 
 use shoal_engine::mesh::packet::Parsed;
-use shoal_engine::mesh::policy::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 use shoal_node::vpn::system::firewall::{ExitRules, FirewallError, KillSwitch, Nft, Table};
 use shoal_node::vpn::system::sysctl::{Switch, SysctlError};
 use shoal_node::vpn::system::tun::{Tun, TunOptions, Written};

@@ -8,6 +8,7 @@
 //! - [`key`]: the key a node takes part with.
 //! - [`route`]: what origins sign, what neighbours tell each other.
 //! - [`flood`]: signed statements for everybody.
+//! - [`message`]: what neighbours say to each other.
 //! - [`session`]: handshakes and sealed frames.
 //! - [`class`]: the four classes of service.
 //! - [`meta`]: what is said about a packet before its bytes.
@@ -19,6 +20,7 @@ pub mod claim;
 pub mod class;
 pub mod flood;
 pub mod key;
+pub mod message;
 pub mod meta;
 pub mod offloads;
 pub mod peer_hash;

@@ -154,6 +154,16 @@ impl Claims {
         self.contenders.get(&address)?.first().map(|(_, node)| *node)
     }
 
+    /// The address `node` has.
+    #[must_use]
+    pub fn address_of(&self, node: &NodeId) -> Option<Ipv4Addr> {
+        if *node == self.local {
+            return self.own.address;
+        }
+        let address = self.members.get(node)?.address;
+        (self.holder(address) == Some(*node)).then_some(address)
+    }
+
     /// Every address that somebody has, this node's own among them, in order.
     pub fn bindings(&self) -> impl Iterator<Item = (Ipv4Addr, NodeId)> {
         self.contenders.iter().filter_map(|(address, set)| set.first().map(|(_, node)| (*address, *node)))

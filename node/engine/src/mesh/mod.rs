@@ -5,6 +5,7 @@
 //! - [`flood`]: signed statements for everybody.
 //! - [`routing`]: the way to every peer and prefix.
 //! - [`session`]: keys two members share, and frames sealed with them.
+//! - [`network`]: all of it together, for one network.
 //! - [`packet`]: inner packets read, checked, cut, completed and answered.
 //! - [`policy`]: who may send what to whom, announce what, and leave where.
 //! - [`flow`]: hashes of flows, and which of them were allowed, so that replies are.
@@ -14,6 +15,7 @@
 pub mod claims;
 pub mod flood;
 pub mod flow;
+pub mod network;
 pub mod packet;
 pub mod policy;
 pub mod qos;

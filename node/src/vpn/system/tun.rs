@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
-use shoal_engine::mesh::packet::offload::Offloads;
+use shoal_protocol::mesh::offloads::Offloads;
 use shoal_engine::mesh::packet::virtio::Form;
 use shoal_protocol::mesh::meta::SEGMENTS_MAX;
 use tun_rs::{DeviceBuilder, SyncDevice};

@@ -1,8 +1,9 @@
 //! Which indices this node has told its peers: one table for all sessions of a node, so that an index names one session.
 //! It holds no session.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::SessionIndex;
 
 /// Most sessions and handshakes of one node at a time: 4,096 peers with three sessions and a handshake each. A session's
@@ -15,12 +16,12 @@ const DRAWS_MAX: usize = 8;
 /// The indices in use.
 #[derive(Debug, Default)]
 pub struct Indices {
-    used: BTreeSet<SessionIndex>,
+    used: BTreeMap<SessionIndex, PeerHash>,
 }
 
 impl Indices {
-    /// A random index nobody has; none if the table is full.
-    pub(super) fn claim(&mut self, random: &mut dyn FnMut(&mut [u8])) -> Option<SessionIndex> {
+    /// A random index nobody has, for a session with `peer`; none if the table is full.
+    pub(super) fn claim(&mut self, peer: PeerHash, random: &mut dyn FnMut(&mut [u8])) -> Option<SessionIndex> {
         if self.used.len() >= INDICES_MAX {
             return None;
         }
@@ -28,12 +29,21 @@ impl Indices {
             let mut bytes = [0; 4];
             random(&mut bytes);
             let index = SessionIndex(u32::from_le_bytes(bytes));
-            self.used.insert(index).then_some(index)
+            (!self.used.contains_key(&index)).then(|| {
+                self.used.insert(index, peer);
+                index
+            })
         })
     }
 
     pub(super) fn release(&mut self, index: SessionIndex) {
         self.used.remove(&index);
+    }
+
+    /// With whom the session or handshake of this index is.
+    #[must_use]
+    pub fn peer(&self, index: SessionIndex) -> Option<PeerHash> {
+        self.used.get(&index).copied()
     }
 
     /// How many are in use.
@@ -51,7 +61,11 @@ impl Indices {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    const PEER: PeerHash = PeerHash::new([7; 10]);
 
     #[test]
     fn an_index_is_given_once_and_the_table_has_an_end() {
@@ -61,18 +75,20 @@ mod tests {
             out.copy_from_slice(&(drawn / 2).to_le_bytes());
             drawn += 1;
         };
-        let all: BTreeSet<_> = (0..INDICES_MAX).map(|_| indices.claim(&mut counting).unwrap()).collect();
+        let all: BTreeSet<_> = (0..INDICES_MAX).map(|_| indices.claim(PEER, &mut counting).unwrap()).collect();
         assert_eq!(all.len(), INDICES_MAX);
-        assert_eq!(indices.claim(&mut counting), None);
+        assert_eq!(indices.claim(PEER, &mut counting), None);
+        assert_eq!((indices.peer(SessionIndex(7)), indices.peer(SessionIndex(u32::MAX))), (Some(PEER), None));
         indices.release(SessionIndex(7));
-        assert!(indices.claim(&mut counting).is_some());
-        assert_eq!(Indices::default().claim(&mut |out| out.fill(1)), Some(SessionIndex(0x0101_0101)));
+        assert_eq!(indices.peer(SessionIndex(7)), None);
+        assert!(indices.claim(PEER, &mut counting).is_some());
+        assert_eq!(Indices::default().claim(PEER, &mut |out| out.fill(1)), Some(SessionIndex(0x0101_0101)));
     }
 
     #[test]
     fn a_source_that_repeats_itself_is_given_up() {
         let mut indices = Indices::default();
-        assert!(indices.claim(&mut |out| out.fill(1)).is_some());
-        assert_eq!(indices.claim(&mut |out| out.fill(1)), None);
+        assert!(indices.claim(PEER, &mut |out| out.fill(1)).is_some());
+        assert_eq!(indices.claim(PEER, &mut |out| out.fill(1)), None);
     }
 }

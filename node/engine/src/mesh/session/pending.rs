@@ -171,7 +171,7 @@ impl Sessions {
         let prologue = prologue(&self.pair.network, self.own_side(&own), self.peer_side());
         let begun = Initiator::begin(self.inputs(&own, &prologue, ephemeral), &opening.to_bytes());
         let (state, noise) = begun.map_err(|_| Dropped::Undecryptable)?;
-        let index = cx.indices.claim(cx.random).ok_or(Dropped::Busy)?;
+        let index = cx.indices.claim(self.pair.peer.hash, cx.random).ok_or(Dropped::Busy)?;
         self.last_stamp = stamp;
         let message = self.write_initiation(index, own.record().epoch, noise);
         let wait = wait_ms(self.tries).saturating_add(u64::from(u16::from_le_bytes(jitter)) % RETRY_JITTER_MS);
@@ -249,7 +249,7 @@ impl Sessions {
         }
         let answered = responder.answer(&self.pair.offer.to_bytes());
         let (secrets, noise) = answered.map_err(|_| Dropped::Undecryptable)?;
-        let index = cx.indices.claim(cx.random).ok_or(Dropped::Busy)?;
+        let index = cx.indices.claim(self.pair.peer.hash, cx.random).ok_or(Dropped::Busy)?;
         self.heard = Some((introduction.epoch, opening.stamp));
         self.accepted_ms = Some(now_ms);
         self.drop_pending(cx);

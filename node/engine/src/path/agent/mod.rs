@@ -159,6 +159,12 @@ impl PathAgent {
         self.ways
     }
 
+    /// What frames on a carrier are counted under.
+    #[must_use]
+    pub fn path_of(&self, carrier: Carrier) -> Option<PathId> {
+        self.candidates.get(&carrier).map(|candidate| candidate.path)
+    }
+
     /// Smoothed round trip of a carrier, milliseconds.
     #[must_use]
     pub fn rtt_ms(&self, carrier: Carrier) -> Option<u64> {

@@ -2,7 +2,7 @@
 //! masquerade, and the clamp of TCP's segment size. It lets nothing through that another table drops: a drop of any table
 //! is one.
 
-use shoal_engine::mesh::policy::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::{FirewallError, Ruleset, Table, quoted};
 

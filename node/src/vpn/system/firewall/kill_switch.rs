@@ -1,7 +1,7 @@
 //! The table of the kill switch: nothing leaves this machine but through the tunnel, on loopback, and what carries the
 //! tunnel. It stops nothing that comes in or is passed on for others, and closes no connection: they starve.
 
-use shoal_engine::mesh::policy::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::{ELEMENTS_MAX, FirewallError, Ruleset, Table, quoted};
 

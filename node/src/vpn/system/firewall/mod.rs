@@ -14,7 +14,7 @@ use std::io::{self, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::str::FromStr;
 
-use shoal_engine::mesh::policy::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::is_interface_name;
 

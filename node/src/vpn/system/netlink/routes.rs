@@ -8,7 +8,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
-use shoal_engine::mesh::policy::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::links::{family, gone_is_fine};
 use super::{Make, Netlink, NetlinkError, PROTOCOL};

@@ -13,7 +13,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, TokioSocket};
 use rustix::io::Errno;
-use shoal_engine::mesh::policy::Prefix;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::channel::messages;
 use super::routes::{destination, table};

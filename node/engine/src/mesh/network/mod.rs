@@ -1,0 +1,236 @@
+//! One network as one node takes part in it: who is a member, who has which address, how each is reached, with whom keys
+//! are shared. It joins the parts of the control half and holds what goes across them; it sends, signs and opens nothing.
+//!
+//! - [`effect`]: what comes in with every event, and what is to be done.
+//! - `peer`: one other member. `neighbours`: connections, lanes and what is heard over them.
+//! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed.
+//! - [`tables`]: what the packet half reads.
+//!
+//! Flow of a packet's first way: [`Network::handle_want`] -> sessions -> [`PlaneCommand::Handshake`] -> the peer's
+//! [`Network::handle_initiation`] -> response -> [`PlaneCommand::Install`] and [`PlaneCommand::Use`] on both sides.
+
+pub mod effect;
+mod handshakes;
+mod neighbours;
+mod peer;
+mod statements;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::prefix::Prefix;
+use shoal_protocol::{NodeId, Signed, UnixMillis};
+
+pub use effect::{Carriers, Env, Members, NetworkEffect, PlaneCommand, Setup, Unsigned};
+pub use peer::Standing;
+pub use statements::Refused;
+pub use tables::Tables;
+
+use crate::mesh::claims::Claims;
+use crate::mesh::flood::Flood;
+use crate::mesh::policy;
+use crate::mesh::routing::{Intake, Routing};
+use crate::mesh::session::{Context, Drops, Gate, Indices, OwnKey, Party, Sessions};
+use crate::path::{Carrier, Choice, Decision, PathEffect};
+use peer::Peer;
+use statements::KnownKey;
+
+/// Most other members with a connection or a session.
+pub const PEERS_MAX: usize = 4096;
+/// Effects that wait to be polled. The owner drains after every event; one event makes at most a few for every peer.
+const EFFECTS_MAX: usize = 16 * PEERS_MAX;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Network {
+    setup: Setup,
+    own: Party,
+    claims: Claims,
+    routing: Routing,
+    intake: Intake,
+    policy: Arc<policy::Snapshot>,
+    key: Arc<OwnKey>,
+    /// The own mesh key record, once it is signed.
+    key_record: Option<Signed>,
+    gate: Gate,
+    indices: Indices,
+    /// At most [`PEERS_MAX`].
+    peers: BTreeMap<PeerHash, Peer>,
+    flood: Flood,
+    /// The newest mesh key record of every member that is known of, this node's own left out. At most
+    /// [`KEYS_MAX`](statements::KEYS_MAX).
+    keys: BTreeMap<PeerHash, KnownKey>,
+    /// When this node's mesh key is replaced.
+    key_renewal: UnixMillis,
+    /// What was refused before a peer was known.
+    drops: Drops,
+    refused: BTreeMap<Refused, u64>,
+    publish: bool,
+    effects: VecDeque<NetworkEffect>,
+}
+
+impl Network {
+    /// Nobody is known. `policy` holds the rules that count.
+    #[must_use]
+    pub fn new(setup: Setup, policy: Arc<policy::Snapshot>, env: &mut Env<'_>) -> Self {
+        let key = statements::fresh_key(&setup, 0, env);
+        let claims =
+            Claims::new(setup.local, setup.network, setup.pool, setup.issued, setup.saved.clone(), env.now.wall);
+        let mut network = Self {
+            own: Party::from(setup.local),
+            claims,
+            routing: Routing::new(setup.local, setup.epoch, setup.network),
+            intake: Intake::new(setup.network),
+            policy,
+            gate: Gate::new(setup.network, Arc::clone(&key)),
+            key_record: None,
+            indices: Indices::default(),
+            peers: BTreeMap::new(),
+            flood: Flood::new(setup.local, setup.epoch),
+            keys: BTreeMap::new(),
+            key_renewal: env.now.wall.saturating_add(statements::KEY_RENEW_MS),
+            drops: Drops::default(),
+            refused: BTreeMap::new(),
+            publish: true,
+            effects: VecDeque::new(),
+            key,
+            setup,
+        };
+        network.push(NetworkEffect::Sign(Unsigned::Key(network.key.record().clone())));
+        let advertised: Vec<Prefix> = network.setup.advertised.clone();
+        for prefix in advertised {
+            network.routing.announce(prefix, env.now);
+        }
+        network.settle(env);
+        network
+    }
+
+    /// Packets for this peer wait.
+    pub fn handle_want(&mut self, peer: PeerHash, env: &mut Env<'_>) {
+        self.ensure_routed(peer, env);
+        self.with_sessions(peer, env, |sessions, cx| sessions.handle_want(cx));
+        self.settle(env);
+    }
+
+    /// The rules changed: all rights are asked for again.
+    pub fn handle_policy(&mut self, policy: Arc<policy::Snapshot>, env: &mut Env<'_>) {
+        self.policy = policy;
+        self.publish = true;
+        self.routing.handle_policy(&rights(&self.policy, &self.claims, &self.setup), env.now);
+        self.settle(env);
+    }
+
+    /// Time passed. To be called every 50 ms while packets go, else a few times a second.
+    pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
+        self.claims.handle_timeout(env.now.wall);
+        self.renew_key(env);
+        self.flood.handle_timeout(env.now);
+        self.intake.forget_expired(env.now.wall);
+        if self.routing.due_ms() <= env.now.uptime_ms {
+            self.routing.handle_timeout(env.now);
+        }
+        let all: Vec<PeerHash> = self.peers.keys().copied().collect();
+        for peer in all {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.path.handle_timeout(env.now);
+            }
+            self.with_sessions(peer, env, |sessions, cx| sessions.handle_timeout(cx));
+            self.drain_path(peer, env);
+        }
+        self.settle(env);
+    }
+
+    /// The next thing to be done; drain it after every event.
+    pub fn poll(&mut self) -> Option<NetworkEffect> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        std::mem::take(&mut self.publish).then_some(NetworkEffect::Publish)
+    }
+
+    /// What was refused of messages nobody could be asked about.
+    #[must_use]
+    pub const fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Why a peer is reached as it is: the last decisions, oldest first.
+    pub fn why(&self, peer: &PeerHash) -> impl Iterator<Item = &Decision> {
+        self.peers.get(peer).into_iter().flat_map(|peer| peer.path.why())
+    }
+
+    fn push(&mut self, effect: NetworkEffect) {
+        if self.effects.len() < EFFECTS_MAX {
+            self.effects.push_back(effect);
+        }
+    }
+
+    /// Lets `event` at the sessions of a peer and passes on what they want.
+    fn with_sessions(
+        &mut self,
+        peer: PeerHash,
+        env: &mut Env<'_>,
+        event: impl FnOnce(&mut Sessions, &mut Context<'_>),
+    ) {
+        let Some(sessions) = self.peers.get_mut(&peer).and_then(|peer| peer.sessions.as_mut()) else { return };
+        let mut cx = Context { now: env.now, random: &mut *env.random, indices: &mut self.indices };
+        event(sessions, &mut cx);
+        self.drain_sessions(peer, env);
+    }
+
+    /// Passes on what the path agent of a peer wants.
+    fn drain_path(&mut self, peer: PeerHash, env: &mut Env<'_>) {
+        let mut chosen = false;
+        while let Some(effect) = self.peers.get_mut(&peer).and_then(|state| state.path.poll()) {
+            match effect {
+                PathEffect::Probe { on, path, probe } => {
+                    let command = PlaneCommand::Control { peer, index: None, on, path, control: probe };
+                    self.push(NetworkEffect::Plane(command));
+                }
+                PathEffect::Choose(choice) => {
+                    chosen = true;
+                    self.push(NetworkEffect::Plane(PlaneCommand::Choose { peer, choice }));
+                    self.lanes_needed(peer, &choice);
+                }
+            }
+        }
+        if chosen {
+            self.link_changed(peer, env);
+        }
+    }
+
+    /// With datagrams alone, lanes serve until the first address is proven.
+    fn lanes_needed(&mut self, peer: PeerHash, choice: &Choice) {
+        let on_udp = choice.ways.carriers().any(|carrier| matches!(carrier, Carrier::Udp(_)));
+        if self.setup.carriers == Carriers::Udp
+            && on_udp
+            && let Some(state) = self.peers.get(&peer).filter(|state| state.has_lane)
+        {
+            let node = state.node;
+            self.push(NetworkEffect::CloseLane(node));
+        }
+    }
+
+    /// Passes on what claims and routing want.
+    fn settle(&mut self, env: &mut Env<'_>) {
+        self.drain_claims(env);
+        self.drain_routing(env);
+        self.drain_flood(env);
+    }
+}
+
+/// The policy as routing asks it: whether a node may announce a prefix.
+fn rights<'a>(
+    policy: &'a policy::Snapshot,
+    claims: &'a Claims,
+    setup: &'a Setup,
+) -> impl Fn(&NodeId, &Prefix) -> bool + 'a {
+    move |node, prefix| {
+        let subject = tables::subject(policy, claims, setup, node);
+        policy.may_announce(&subject, prefix) != policy::Announce::Unauthorised
+    }
+}

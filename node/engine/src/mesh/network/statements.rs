@@ -1,0 +1,310 @@
+//! What this node signs and what others signed: mesh keys, claims, origins. It signs nothing itself; it verifies
+//! everything once before it is used or passed on.
+
+use std::sync::Arc;
+
+use shoal_protocol::mesh::claim::VerifiedClaim;
+use shoal_protocol::mesh::flood::{FloodItem, FloodKind};
+use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::message::{MESH_KEY_MAX, MeshMessage};
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::route::VerifiedOrigin;
+use shoal_protocol::{NodeId, Signed};
+use zeroize::Zeroizing;
+
+use super::Network;
+use super::effect::{Env, NetworkEffect, Setup, Unsigned};
+use super::peer::Standing;
+use crate::mesh::claims::{ClaimEffect, Membership};
+use crate::mesh::flood::{self, STATEMENTS_MAX, Statement};
+use crate::mesh::routing::{NotHeard, RoutingEffect};
+use crate::mesh::session::{OwnKey, Pair, Party, Sessions};
+
+/// Most mesh keys remembered.
+pub(super) const KEYS_MAX: usize = STATEMENTS_MAX;
+/// A mesh key is replaced after this long, milliseconds: a day.
+pub(super) const KEY_RENEW_MS: u64 = 24 * 3600 * 1000;
+/// A mesh key ends after this long, milliseconds: seven days, so that a week without contact still leaves a usable one.
+const KEY_LIFE_MS: u64 = 7 * KEY_RENEW_MS;
+
+/// Why something that was said was not used. One word each for metric and log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Refused {
+    /// Its sender or signer is no member.
+    #[error("not-member")]
+    NotMember,
+    /// A signature is wrong.
+    #[error("forged")]
+    Forged,
+    /// It is over, or ends too late.
+    #[error("expired")]
+    Expired,
+    /// There is no place for another peer or key.
+    #[error("full")]
+    Full,
+    /// See [`NotHeard`].
+    #[error("routes")]
+    Routes(NotHeard),
+    /// See [`flood::NotTaken`].
+    #[error("flood")]
+    Flood(flood::NotTaken),
+    /// A claim that contradicts itself, its ticket or an earlier one.
+    #[error("claim")]
+    Claim,
+}
+
+/// A mesh key record whose signature was checked.
+#[derive(Clone, Debug)]
+pub(super) struct KnownKey {
+    node: NodeId,
+    epoch: u64,
+    signed: Signed,
+}
+
+impl KnownKey {
+    pub(super) const fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
+/// A key of random bytes, newer than `epoch`.
+pub(super) fn fresh_key(setup: &Setup, epoch: u64, env: &mut Env<'_>) -> Arc<OwnKey> {
+    let mut secret = Zeroizing::new([0; 32]);
+    (env.random)(&mut secret[..]);
+    // Milliseconds of the wall clock grow over all runs unless it is set back by more than a run took.
+    let epoch = env.now.wall.0.max(epoch.saturating_add(1));
+    let not_after = env.now.wall.saturating_add(KEY_LIFE_MS);
+    Arc::new(OwnKey::new(secret, epoch, not_after, setup.suites.clone()))
+}
+
+impl Network {
+    /// [`Unsigned::Key`] was signed.
+    pub fn handle_signed_key(&mut self, signed: Signed, env: &mut Env<'_>) {
+        let Ok(key) = signed.verify::<MeshKey>(&self.setup.network) else { return };
+        if NodeId::from(*key.signer()) != self.setup.local || *key != *self.key.record() {
+            return;
+        }
+        self.spread(FloodKind::MeshKey, key.epoch, key.not_after, &signed, env);
+        self.key_record = Some(signed);
+        self.greet_all();
+        self.settle(env);
+    }
+
+    /// [`Unsigned::Claim`] was signed.
+    pub fn handle_signed_claim(&mut self, signed: Signed, env: &mut Env<'_>) {
+        let Ok(claim) = VerifiedClaim::verify(signed.clone(), &self.setup.network) else { return };
+        if *claim.node() == self.setup.local {
+            let said = claim.claim();
+            self.spread(FloodKind::Claim, said.time.0, said.expires, &signed, env);
+        }
+        self.settle(env);
+    }
+
+    /// [`Unsigned::Origin`] was signed.
+    pub fn handle_signed_origin(&mut self, signed: Signed, env: &mut Env<'_>) {
+        if let Ok(origin) = VerifiedOrigin::verify(signed, &self.setup.network) {
+            self.routing.handle_signed(origin, env.now);
+        }
+        self.settle(env);
+    }
+
+    fn spread(
+        &mut self,
+        kind: FloodKind,
+        version: u64,
+        expires: shoal_protocol::UnixMillis,
+        signed: &Signed,
+        env: &Env<'_>,
+    ) {
+        let statement = Statement { kind, signer: self.setup.local, version, expires, signed: signed.to_bytes() };
+        // What is not kept was newer already, which cannot be of the own word, or has no place: then neighbours hear it
+        // from the hello, and others not at all.
+        let _ = self.flood.handle_news(statement, None, env.now);
+    }
+
+    /// Verifies what a neighbour passed on, and passes on what is news.
+    pub(super) fn take_items(&mut self, from: NodeId, items: Vec<FloodItem>, env: &mut Env<'_>) {
+        for item in items {
+            let Ok(signed) = Signed::from_bytes(&item.signed, item.signed.len()) else {
+                self.refuse(Refused::Forged);
+                continue;
+            };
+            match item.kind {
+                FloodKind::Claim => self.take_claim(from, signed, env),
+                FloodKind::MeshKey => self.take_key(from, &signed, env),
+            }
+        }
+    }
+
+    fn take_claim(&mut self, from: NodeId, signed: Signed, env: &mut Env<'_>) {
+        let Ok(claim) = VerifiedClaim::verify(signed, &self.setup.network) else {
+            return self.refuse(Refused::Forged);
+        };
+        let (node, said) = (*claim.node(), claim.claim().clone());
+        let signed = claim.signed().to_bytes();
+        let is_member = self.setup.members.has(&node);
+        let membership = if is_member { Membership::Unticketed } else { Membership::None };
+        match self.claims.handle_claim(claim, membership, env.now.wall) {
+            Ok(true) => {
+                let statement =
+                    Statement { kind: FloodKind::Claim, signer: node, version: said.time.0, expires: said.expires, signed };
+                if self.flood.handle_news(statement, Some(from), env.now).is_err() {
+                    self.refuse(Refused::Full);
+                }
+            }
+            Ok(false) => self.flood.handle_known(FloodKind::Claim, node, said.time.0, from),
+            Err(_) => self.refuse(Refused::Claim),
+        }
+    }
+
+    fn take_key(&mut self, from: NodeId, signed: &Signed, env: &mut Env<'_>) {
+        let Ok(key) = signed.verify::<MeshKey>(&self.setup.network) else { return self.refuse(Refused::Forged) };
+        let node = NodeId::from(*key.signer());
+        self.learn_key(node, signed, Some(from), env);
+    }
+
+    /// Takes the mesh key record of `node`, which must be its own, a member's and usable; says whether it may be used.
+    /// `from` told it.
+    pub(super) fn learn_key(&mut self, node: NodeId, signed: &Signed, from: Option<NodeId>, env: &mut Env<'_>) -> bool {
+        let Ok(key) = signed.verify::<MeshKey>(&self.setup.network) else {
+            self.refuse(Refused::Forged);
+            return false;
+        };
+        if NodeId::from(*key.signer()) != node {
+            self.refuse(Refused::Forged);
+            return false;
+        }
+        if node == self.setup.local {
+            return false;
+        }
+        if !self.setup.members.has(&node) {
+            self.refuse(Refused::NotMember);
+            return false;
+        }
+        if !key.is_usable(env.now.wall) {
+            self.refuse(Refused::Expired);
+            return false;
+        }
+        let (hash, epoch, not_after) = (PeerHash::of(&node), key.epoch, key.not_after);
+        match self.keys.get(&hash) {
+            Some(known) if known.node != node => return false,
+            Some(known) if known.epoch >= epoch => {
+                if let Some(from) = from {
+                    self.flood.handle_known(FloodKind::MeshKey, node, epoch, from);
+                }
+                return known.epoch == epoch;
+            }
+            None if self.keys.len() >= KEYS_MAX => {
+                self.refuse(Refused::Full);
+                return false;
+            }
+            _ => {}
+        }
+        self.keys.insert(hash, KnownKey { node, epoch, signed: signed.clone() });
+        if let Some(sessions) = self.peers.get_mut(&hash).and_then(|peer| peer.sessions.as_mut()) {
+            // An older one was ruled out above.
+            let _ = sessions.set_peer_key(key);
+        }
+        let statement =
+            Statement { kind: FloodKind::MeshKey, signer: node, version: epoch, expires: not_after, signed: signed.to_bytes() };
+        if self.flood.handle_news(statement, from, env.now).is_err() {
+            self.refuse(Refused::Full);
+        }
+        true
+    }
+
+    /// Makes the sessions with a peer whose key is known.
+    pub(super) fn ensure_sessions(&mut self, peer: PeerHash) {
+        let Some(known) = self.keys.get(&peer) else { return };
+        let Ok(key) = known.signed.verify::<MeshKey>(&self.setup.network) else { return };
+        let Some(state) = self.peers.get_mut(&peer).filter(|state| state.sessions.is_none()) else { return };
+        let (network, offer) = (self.setup.network, self.setup.offer);
+        let pair = Pair { network, own: self.own, peer: Party::from(state.node), offer };
+        if let Ok(sessions) = Sessions::new(pair, Arc::clone(&self.key), key) {
+            state.sessions = Some(sessions);
+            state.tell_all_carriers();
+        }
+    }
+
+    /// Makes what is needed to send to a member that is reached over others.
+    pub(super) fn ensure_routed(&mut self, peer: PeerHash, env: &mut Env<'_>) {
+        if !self.peers.contains_key(&peer)
+            && let Some(known) = self.keys.get(&peer)
+        {
+            let node = known.node;
+            self.peer_mut(node, Standing::Distant);
+        }
+        if let Some(state) = self.peers.get_mut(&peer)
+            && !matches!(state.standing, Standing::Neighbour(_))
+        {
+            state.set_carrier(crate::path::Carrier::Routed, true, env.now);
+            self.drain_path(peer, env);
+        }
+        self.ensure_sessions(peer);
+    }
+
+    /// Replaces the own mesh key when it is time.
+    pub(super) fn renew_key(&mut self, env: &mut Env<'_>) {
+        if env.now.wall < self.key_renewal {
+            return;
+        }
+        self.key_renewal = env.now.wall.saturating_add(KEY_RENEW_MS);
+        self.key = fresh_key(&self.setup, self.key.record().epoch, env);
+        self.gate.set_own_key(Arc::clone(&self.key));
+        for peer in self.peers.values_mut() {
+            if let Some(sessions) = &mut peer.sessions {
+                sessions.set_own_key(Arc::clone(&self.key));
+            }
+        }
+        self.push(NetworkEffect::Sign(Unsigned::Key(self.key.record().clone())));
+    }
+
+    pub(super) fn drain_claims(&mut self, env: &mut Env<'_>) {
+        while let Some(effect) = self.claims.poll() {
+            match effect {
+                ClaimEffect::Publish(claim) => {
+                    self.push(NetworkEffect::SaveClaim(claim.clone()));
+                    self.push(NetworkEffect::Sign(Unsigned::Claim(claim)));
+                }
+                ClaimEffect::OwnAddress(address) => {
+                    self.publish = true;
+                    self.push(NetworkEffect::OwnAddress(address));
+                }
+                ClaimEffect::BindingsChanged => {
+                    self.publish = true;
+                    // What a member may announce can hang on the address it has.
+                    let right = super::rights(&self.policy, &self.claims, &self.setup);
+                    self.routing.handle_policy(&right, env.now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn drain_routing(&mut self, _env: &mut Env<'_>) {
+        while let Some(effect) = self.routing.poll() {
+            match effect {
+                RoutingEffect::Send { to, message } => self.tell(to, MeshMessage::Routes(message)),
+                RoutingEffect::Sign(origin) => self.push(NetworkEffect::Sign(Unsigned::Origin(origin))),
+                RoutingEffect::Changed => self.publish = true,
+            }
+        }
+    }
+
+    pub(super) fn drain_flood(&mut self, env: &mut Env<'_>) {
+        while let Some(flood::Send { to, message }) = self.flood.poll(env.now) {
+            self.tell(to, MeshMessage::Flood(message));
+        }
+    }
+
+    pub(super) fn refuse(&mut self, reason: Refused) {
+        let count = self.refused.entry(reason).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// How often what neighbours said was refused, by reason.
+    pub fn refused(&self) -> impl Iterator<Item = (Refused, u64)> {
+        self.refused.iter().map(|(reason, count)| (*reason, *count))
+    }
+}
+
+const _: () = assert!(MESH_KEY_MAX <= shoal_protocol::mesh::flood::FLOOD_ITEM_MAX);

@@ -1,0 +1,54 @@
+//! What the packet half reads: routes, rules, and each peer as the rules see it. Immutable; a new one replaces it whole.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_protocol::NodeId;
+use shoal_protocol::mesh::address::overlay;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+
+use super::Network;
+use super::effect::Setup;
+use crate::mesh::claims::Claims;
+use crate::mesh::policy::{self, Subject};
+use crate::mesh::routing::snapshot::Bindings;
+use crate::mesh::routing::{self};
+
+/// See the head of this file.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Where packets go.
+    pub routes: routing::Snapshot,
+    /// Which may.
+    pub policy: Arc<policy::Snapshot>,
+    /// This node as the rules see it.
+    pub own: Subject,
+    /// All others there is a way to, or that have a session.
+    pub subjects: BTreeMap<PeerHash, Subject>,
+    /// This node's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Network {
+    /// The tables as they are now.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        let v4: Vec<_> = self.claims.bindings().collect();
+        let routes = self.routing.snapshot(Bindings { v4: &v4, pool: self.setup.pool.prefix() });
+        let of_routes = routes.peers().iter().map(|peer| (peer.hash, peer.node));
+        let of_peers = self.peers.iter().map(|(hash, peer)| (*hash, peer.node));
+        let see = |node: &NodeId| subject(&self.policy, &self.claims, &self.setup, node);
+        let subjects = of_routes.chain(of_peers).map(|(hash, node)| (hash, see(&node))).collect();
+        let v6 = IpAddr::V6(overlay(&self.setup.network, &self.own.hash));
+        let addresses = self.claims.own_address().map(IpAddr::V4).into_iter().chain([v6]).collect();
+        Tables { routes, policy: Arc::clone(&self.policy), own: see(&self.setup.local), subjects, addresses }
+    }
+}
+
+/// A node as the rules see it.
+pub(super) fn subject(policy: &policy::Snapshot, claims: &Claims, setup: &Setup, node: &NodeId) -> Subject {
+    let is_member = *node == setup.local || setup.members.has(node);
+    let v6 = overlay(&setup.network, &PeerHash::of(node));
+    policy.subject(*node, is_member, claims.address_of(node), v6)
+}

@@ -1,0 +1,378 @@
+//! The task of the control half: events in from swarm, lanes, threads and clock, what the engine wants carried out. It
+//! decides nothing itself.
+//!
+//! | task | started | ends | lost then |
+//! |---|---|---|---|
+//! | this one | with the network | when it is told to stop | nothing that is not said again |
+//! | a neighbour's words | when there is something to say | with the connection | words under way |
+//! | a lane's reader and writer | with the lane | with it | frames under way |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use shoal_engine::mesh::network::{Env, Network, NetworkEffect, Unsigned};
+use shoal_engine::mesh::qos::bucket::Rate;
+use shoal_engine::mesh::session::Load;
+use shoal_engine::path::Carrier;
+use shoal_protocol::control::Request;
+use shoal_protocol::mesh::claim::Claim;
+use shoal_protocol::mesh::message::MeshMessage;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::signed::Statement;
+use shoal_protocol::{NetworkId, NodeId, Signed, codec};
+use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
+use tokio::sync::{mpsc, oneshot};
+
+use super::neighbours::{Words, open_lane};
+use super::plane::inbound::Sink;
+use super::plane::send::Outlet;
+use super::plane::{Plane, Report, lane};
+use super::system::netlink::{Address, Netlink};
+use crate::clock;
+use crate::files::write_private;
+
+/// How often the engine is told the time, and what the links did.
+const TICK: Duration = Duration::from_millis(50);
+/// Events that may wait for the task.
+const EVENTS_MAX: usize = 1024;
+/// Handshakes a tick may bring before initiators have to show that they receive: 2,000 a second, a fifth of a core.
+const CALM_HANDSHAKES: usize = 100;
+/// What a neighbour may have relayed: a gigabit a second.
+const RELAY_RATE: Rate = Rate { bytes_per_second: 125_000_000, burst: 1_250_000 };
+/// Bits of the network that IPv6 addresses share.
+const V6_LENGTH: u8 = 48;
+
+/// What the task is told from outside.
+#[derive(Debug)]
+pub(crate) enum VpnEvent {
+    /// There is a connection to a peer.
+    Connected(NodeId),
+    /// There is none any more.
+    Disconnected(NodeId),
+    /// A peer said something on its control lane.
+    Message { from: NodeId, seen: Option<IpAddr>, message: Box<MeshMessage> },
+    /// A lane was opened.
+    Lane(Box<TunnelLane>),
+    /// Nobody opens this lane any more.
+    NoLane(NodeId),
+    /// A lane is gone, this one.
+    LaneGone(NodeId, u64),
+    /// Say goodbye, and answer when it is said.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Where to tell the task something. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct VpnHandle {
+    events: mpsc::Sender<VpnEvent>,
+}
+
+impl VpnHandle {
+    /// A handle, and what is said to it.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<VpnEvent>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        (Self { events }, receiver)
+    }
+
+    /// Tells the task something; whether it had room to hear it.
+    pub(crate) fn tell(&self, event: VpnEvent) -> bool {
+        self.events.try_send(event).is_ok()
+    }
+
+    async fn tell_surely(&self, event: VpnEvent) {
+        // The task is gone: then nobody needs to hear it.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// What gives the device its addresses.
+#[derive(Debug)]
+pub(crate) struct Interface {
+    pub(crate) netlink: Netlink,
+    pub(crate) index: u32,
+    /// Bits of the pool.
+    pub(crate) pool_length: u8,
+}
+
+/// What the task is made of.
+pub(crate) struct Parts {
+    pub(crate) network: Network,
+    pub(crate) id: NetworkId,
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) key: SigningKey,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) interface: Option<Interface>,
+    pub(crate) claim_file: PathBuf,
+    pub(crate) handle: VpnHandle,
+}
+
+/// See the head of this file.
+pub(crate) struct Control {
+    parts: Parts,
+    words: BTreeMap<NodeId, Words>,
+    /// Lanes that somebody opens now.
+    opening: BTreeSet<NodeId>,
+    /// The lane of a neighbour, by number.
+    lanes: BTreeMap<NodeId, u64>,
+    next_lane: u64,
+    address: Option<Ipv4Addr>,
+    handshakes: usize,
+    out: Outlet,
+}
+
+impl Control {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            words: BTreeMap::new(),
+            opening: BTreeSet::new(),
+            lanes: BTreeMap::new(),
+            next_lane: 0,
+            address: None,
+            handshakes: 0,
+            out: Outlet::default(),
+        }
+    }
+
+    /// The first effects: keys are signed and the own addresses set before anybody is told that the node is ready.
+    pub(crate) fn prepare(&mut self) {
+        self.carry_out();
+    }
+
+    /// The IPv4 address of this node, if it has one.
+    pub(crate) const fn address(&self) -> Option<Ipv4Addr> {
+        self.address
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<VpnEvent>,
+        mut reports: mpsc::Receiver<Report>,
+        mut tunnels: mpsc::Receiver<TunnelLane>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(VpnEvent::Stop(done)) => {
+                        self.event(Network::leave);
+                        // Whoever asked may be gone.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(event) => self.heard(event),
+                    None => return,
+                },
+                Some(report) = reports.recv() => self.reported(report),
+                Some(lane) = tunnels.recv() => self.lane_opened(lane),
+                _ = tick.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn heard(&mut self, event: VpnEvent) {
+        match event {
+            VpnEvent::Connected(node) => self.event(|network, env| network.handle_connected(node, env)),
+            VpnEvent::Disconnected(node) => {
+                self.words.remove(&node);
+                self.event(|network, env| network.handle_disconnected(node, env));
+            }
+            VpnEvent::Message { from, seen, message } => {
+                self.event(|network, env| network.handle_message(from, seen, *message, env));
+            }
+            VpnEvent::Lane(lane) => self.lane_opened(*lane),
+            VpnEvent::NoLane(node) => {
+                self.opening.remove(&node);
+            }
+            VpnEvent::LaneGone(node, number) => {
+                if self.lanes.get(&node) == Some(&number) {
+                    self.lanes.remove(&node);
+                    self.set_lane(node, None);
+                    self.event(|network, env| network.handle_lane(node, false, env));
+                }
+            }
+            VpnEvent::Stop(_) => {}
+        }
+    }
+
+    fn reported(&mut self, report: Report) {
+        match report {
+            Report::Handshake { bytes, from, via } => {
+                self.handshakes = self.handshakes.saturating_add(1);
+                let load = if self.handshakes > CALM_HANDSHAKES { Load::High } else { Load::Calm };
+                self.event(|network, env| network.handle_handshake(&bytes, from, via, load, env));
+            }
+            Report::Opened { index, from } => self.event(|network, env| network.handle_opened(index, from, env)),
+            Report::Control { index, from, control } => {
+                self.event(|network, env| network.handle_control(index, from, control, env));
+            }
+            Report::Want { peer } => self.event(|network, env| network.handle_want(peer, env)),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.handshakes = 0;
+        for link in self.parts.plane.links() {
+            let activity = link.take_activity();
+            let peer = link.peer;
+            for on in activity.sent_on {
+                self.event(|network, env| network.handle_sent(peer, on, env));
+            }
+            for on in activity.heard_on {
+                self.event(|network, env| network.handle_received(peer, on, env));
+            }
+            for (index, traffic) in activity.traffic {
+                self.event(|network, env| network.handle_traffic(index, traffic, env));
+            }
+        }
+        self.event(Network::handle_timeout);
+    }
+
+    /// Tells the engine something and carries out what it wants.
+    fn event(&mut self, event: impl FnOnce(&mut Network, &mut Env<'_>)) {
+        let mut random = |out: &mut [u8]| {
+            if let Err(error) = getrandom::fill(out) {
+                // Keys of zeros would be worse than none: whoever runs a node without randomness is told and stopped.
+                tracing::error!(%error, "the system gives no randomness");
+                std::process::abort();
+            }
+        };
+        event(&mut self.parts.network, &mut Env { now: clock::now(), random: &mut random });
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.parts.network.poll() {
+            match effect {
+                NetworkEffect::Tell { to, message } => self.tell(to, message),
+                NetworkEffect::OpenLane(node) => self.open_lane(node),
+                NetworkEffect::CloseLane(node) => {
+                    self.lanes.remove(&node);
+                    self.set_lane(node, None);
+                    self.event(|network, env| network.handle_lane(node, false, env));
+                }
+                NetworkEffect::Sign(unsigned) => self.sign(&unsigned),
+                NetworkEffect::SaveClaim(claim) => self.save(&claim),
+                NetworkEffect::OwnAddress(address) => self.set_address(address),
+                NetworkEffect::Publish => self.parts.plane.publish(self.parts.network.tables()),
+                NetworkEffect::Plane(command) => self.parts.plane.obey(command, &mut self.out),
+            }
+        }
+    }
+
+    fn tell(&mut self, to: NodeId, message: Box<MeshMessage>) {
+        let swarm = &self.parts.swarm;
+        let words = self.words.entry(to).or_insert_with(|| Words::to(to, swarm.clone()));
+        if !words.say(Request::Mesh(message).to_bytes().into()) {
+            self.parts.plane.counters.drop("words-full");
+        }
+    }
+
+    fn sign(&mut self, unsigned: &Unsigned) {
+        match unsigned {
+            Unsigned::Key(said) => {
+                let signed = self.seal(said);
+                self.event(|network, env| network.handle_signed_key(signed, env));
+            }
+            Unsigned::Claim(said) => {
+                let signed = self.seal(said);
+                self.event(|network, env| network.handle_signed_claim(signed, env));
+            }
+            Unsigned::Origin(said) => {
+                let signed = self.seal(said);
+                self.event(|network, env| network.handle_signed_origin(signed, env));
+            }
+        }
+    }
+
+    fn seal<T: Statement>(&self, said: &T) -> Signed {
+        Signed::seal(said, &self.parts.key, &self.parts.id)
+    }
+
+    /// A claim that is not kept costs the address of the next run, perhaps.
+    fn save(&self, claim: &Claim) {
+        if let Err(error) = write_private(&self.parts.claim_file, &codec::encode(claim)) {
+            tracing::warn!(%error, file = %self.parts.claim_file.display(), "the claim of the own address is not kept");
+        }
+    }
+
+    fn set_address(&mut self, address: Option<Ipv4Addr>) {
+        let before = std::mem::replace(&mut self.address, address);
+        let Some(Interface { netlink, index, pool_length }) = &mut self.parts.interface else { return };
+        let of = |address: Ipv4Addr| Address { link: *index, address: address.into(), prefix_length: *pool_length };
+        if let Some(address) = address
+            && let Err(error) = netlink.add_address(&of(address))
+        {
+            tracing::error!(%error, %address, "the device did not get its address");
+        }
+        if let Some(before) = before.filter(|before| Some(*before) != address)
+            && let Err(error) = netlink.remove_address(&of(before))
+        {
+            tracing::warn!(%error, address = %before, "the device keeps an address it no longer has");
+        }
+    }
+
+    fn open_lane(&mut self, node: NodeId) {
+        if self.lanes.contains_key(&node) || !self.opening.insert(node) {
+            return;
+        }
+        let (swarm, handle) = (self.parts.swarm.clone(), self.parts.handle.clone());
+        tokio::spawn(async move {
+            let event = match open_lane(node, swarm).await {
+                Some(lane) => VpnEvent::Lane(Box::new(lane)),
+                None => VpnEvent::NoLane(node),
+            };
+            handle.tell_surely(event).await;
+        });
+    }
+
+    fn lane_opened(&mut self, lane: TunnelLane) {
+        let TunnelLane { peer: node, mut reader, writer, .. } = lane;
+        self.opening.remove(&node);
+        self.next_lane = self.next_lane.saturating_add(1);
+        let number = self.next_lane;
+        self.lanes.insert(node, number);
+        let plane = Arc::clone(&self.parts.plane);
+        let (queue, writing) = lane::start(writer, Arc::clone(plane.wake()));
+        plane.ensure_link(node);
+        self.set_lane(node, Some(queue));
+        let handle = self.parts.handle.clone();
+        tokio::spawn(writing);
+        tokio::spawn(async move {
+            let (mut frames, mut sink) = (FrameBuffer::default(), Sink::default());
+            let via = Some(PeerHash::of(&node));
+            'lane: while reader.read(&mut frames).await.is_ok() {
+                loop {
+                    match frames.next_frame() {
+                        Ok(Some(frame)) => plane.handle_frame(frame, Carrier::Lanes, via, &mut sink),
+                        Ok(None) => break,
+                        Err(_) => break 'lane,
+                    }
+                }
+                plane.settle(&mut sink);
+            }
+            handle.tell_surely(VpnEvent::LaneGone(node, number)).await;
+        });
+        // One that takes the place of another was up before too.
+        self.event(|network, env| network.handle_lane(node, false, env));
+        self.event(|network, env| network.handle_lane(node, true, env));
+        self.parts.plane.relay().grant(PeerHash::of(&node), RELAY_RATE, self.parts.plane.uptime_us());
+    }
+
+    fn set_lane(&self, node: NodeId, queue: Option<lane::LaneQueue>) {
+        if let Some(link) = self.parts.plane.link(&PeerHash::of(&node)) {
+            link.set_lane(queue);
+        }
+    }
+}
+
+/// The device's own address of IPv6.
+pub(crate) fn v6_address(index: u32, address: std::net::Ipv6Addr) -> Address {
+    Address { link: index, address: address.into(), prefix_length: V6_LENGTH }
+}

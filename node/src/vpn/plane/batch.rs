@@ -1,0 +1,132 @@
+//! Sealed frames for one address, side by side, so that one call sends many: equal in length but for the last. It seals
+//! nothing and sends nothing itself.
+
+use std::net::SocketAddr;
+
+/// Bytes of a batch: what one call sends at most.
+const BYTES: usize = 65_487;
+/// Frames of a batch: what one call sends at most.
+const FRAMES_MAX: usize = 64;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Made when first needed.
+    memory: Vec<u8>,
+    to: Option<SocketAddr>,
+    end: usize,
+    length: usize,
+    count: usize,
+    /// A shorter frame was the last.
+    is_closed: bool,
+}
+
+impl Batch {
+    /// Whether a frame of at most `most` bytes for `to` can be added; if not, flush first.
+    pub(crate) fn takes(&self, to: SocketAddr, most: usize) -> bool {
+        let fits = self.end.saturating_add(most) <= BYTES;
+        self.count == 0 || (self.to == Some(to) && !self.is_closed && self.count < FRAMES_MAX && fits)
+    }
+
+    /// Memory for the next frame: all that is left.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.memory.is_empty() {
+            self.memory.resize(BYTES, 0);
+        }
+        self.memory.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// The first `length` bytes of the room are a frame for `to`. Says whether the batch now is to be flushed, with the
+    /// frame or, if that is longer than those before it, without.
+    pub(crate) fn add(&mut self, to: SocketAddr, length: usize) -> Added {
+        if self.count > 0 && length > self.length {
+            return Added::Longer { length };
+        }
+        if self.count == 0 {
+            (self.to, self.length) = (Some(to), length);
+        }
+        self.is_closed = length < self.length;
+        self.count = self.count.saturating_add(1);
+        self.end = self.end.saturating_add(length);
+        if self.is_closed || self.count >= FRAMES_MAX { Added::Full } else { Added::Open }
+    }
+
+    /// After [`Added::Longer`] and a flush: what was left out becomes the first frame.
+    pub(crate) fn begin_with(&mut self, at: usize, to: SocketAddr, length: usize) {
+        self.memory.copy_within(at..at.saturating_add(length), 0);
+        self.add(to, length);
+    }
+
+    /// Where the next frame would begin.
+    pub(crate) const fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Address, bytes and length of each frame but the last; none if the batch is empty.
+    pub(crate) fn contents(&self) -> Option<(SocketAddr, &[u8], usize)> {
+        let bytes = self.memory.get(..self.end)?;
+        (self.count > 0).then_some((self.to?, bytes, self.length))
+    }
+
+    /// Empties it.
+    pub(crate) const fn clear(&mut self) {
+        (self.end, self.length, self.count, self.is_closed) = (0, 0, 0, false);
+    }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// It is in, and more may follow.
+    Open,
+    /// It is in, and was the last.
+    Full,
+    /// It is longer than those before and not in: flush, then [`Batch::begin_with`].
+    Longer {
+        /// Its length.
+        length: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn put(batch: &mut Batch, byte: u8, length: usize) -> Added {
+        batch.room()[..length].fill(byte);
+        batch.add(to(1), length)
+    }
+
+    #[test]
+    fn equal_frames_fill_it_and_a_shorter_one_ends_it() {
+        let mut batch = Batch::default();
+        assert_eq!(batch.contents(), None);
+        assert_eq!(put(&mut batch, 1, 100), Added::Open);
+        assert_eq!(put(&mut batch, 2, 100), Added::Open);
+        assert!(batch.takes(to(1), 1000) && !batch.takes(to(2), 100));
+        assert_eq!(put(&mut batch, 3, 40), Added::Full);
+        assert!(!batch.takes(to(1), 40));
+        let (address, bytes, length) = batch.contents().unwrap();
+        assert_eq!((address, bytes.len(), length), (to(1), 240, 100));
+        batch.clear();
+        assert_eq!(batch.contents(), None);
+        let added = (0..FRAMES_MAX).map(|_| put(&mut batch, 4, 10)).collect::<Vec<_>>();
+        assert_eq!(added.last(), Some(&Added::Full));
+    }
+
+    #[test]
+    fn a_longer_frame_begins_the_next_batch() {
+        let mut batch = Batch::default();
+        put(&mut batch, 1, 100);
+        let at = batch.end();
+        assert_eq!(put(&mut batch, 2, 200), Added::Longer { length: 200 });
+        assert_eq!(batch.contents().unwrap().1, &[1; 100][..]);
+        batch.clear();
+        batch.begin_with(at, to(1), 200);
+        assert_eq!(batch.contents().unwrap(), (to(1), &[2; 200][..], 200));
+    }
+}

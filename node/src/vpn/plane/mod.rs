@@ -1,0 +1,238 @@
+//! The packet half at work: packets from the TUN device sealed to carriers, frames from carriers opened to the device. It
+//! reads what the control half published and decides nothing that outlives a packet.
+//!
+//! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
+//! - [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
+//! - [`inbound`]: a frame to a packet, to the next hop, or to the control half.
+//! - [`threads`]: who calls them. [`counters`]: what was passed and what was not.
+//!
+//! One way out: [`threads`] reads the device -> [`outbound`] (parse, rules, route) -> [`send`] (cut, seal) -> socket or
+//! lane. One way in: socket or lane -> [`inbound`] (open, rebuild, rules) -> the device.
+
+pub(crate) mod batch;
+pub(crate) mod counters;
+pub(crate) mod inbound;
+pub(crate) mod lane;
+pub(crate) mod link;
+mod outbound;
+pub(crate) mod send;
+pub(crate) mod threads;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use shoal_engine::mesh::flow::{FlowSeed, FlowTable};
+use shoal_engine::mesh::network::{PlaneCommand, Tables};
+use shoal_engine::mesh::qos::Bucket;
+use shoal_engine::mesh::qos::bucket::Rate;
+use shoal_engine::mesh::relay::Relay;
+use shoal_engine::path::Carrier;
+use shoal_protocol::NodeId;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::session::SessionIndex;
+use shoal_protocol::mesh::session::content::Control;
+use tokio::sync::mpsc;
+
+use self::counters::Counters;
+use self::link::Link;
+use self::send::Outlet;
+use crate::vpn::system::tun::Tun;
+use crate::vpn::system::udp::UdpSocket;
+use crate::vpn::system::wake::Wake;
+
+/// What the control half is told by the packet half. Bounded by the channel; what finds no room is lost, and all of it is
+/// said again where it matters.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// A handshake message came.
+    Handshake { bytes: Vec<u8>, from: Carrier, via: Option<PeerHash> },
+    /// The first frame of a session, or one that came another way than the one before.
+    Opened { index: SessionIndex, from: Carrier },
+    /// A word of the peer.
+    Control { index: SessionIndex, from: Carrier, control: Control },
+    /// Packets wait for a session with this peer.
+    Want { peer: PeerHash },
+}
+
+/// Reports that may wait.
+pub(crate) const REPORTS_MAX: usize = 4096;
+/// Answers to packets that do not fit, a second: as kernels limit theirs.
+const ANSWERS: Rate = Rate { bytes_per_second: 100, burst: 100 };
+
+/// What a plane is made of.
+pub(crate) struct Parts {
+    pub(crate) own: PeerHash,
+    pub(crate) tun: Option<Tun>,
+    pub(crate) sockets: Vec<UdpSocket>,
+    pub(crate) tables: Tables,
+    pub(crate) seed: FlowSeed,
+    /// Longest data frame in a datagram.
+    pub(crate) full_frame: u16,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) wake: Wake,
+}
+
+/// The shared state of the packet half of one network.
+pub(crate) struct Plane {
+    own: PeerHash,
+    tun: Option<Tun>,
+    /// At most one a family.
+    sockets: Vec<UdpSocket>,
+    tables: RwLock<Arc<Tables>>,
+    /// As many as the control half has peers.
+    links: RwLock<HashMap<PeerHash, Arc<Link>>>,
+    /// As many as the control half has indices.
+    sessions: RwLock<HashMap<SessionIndex, Arc<Link>>>,
+    flows: Mutex<FlowTable>,
+    relay: Mutex<Relay>,
+    answers: Mutex<Bucket>,
+    seed: FlowSeed,
+    full_frame: u16,
+    reports: mpsc::Sender<Report>,
+    /// Wakes the thread that reads the device.
+    wake: Arc<Wake>,
+    begun: Instant,
+    pub(crate) counters: Counters,
+}
+
+impl std::fmt::Debug for Plane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plane").field("own", &self.own).finish_non_exhaustive()
+    }
+}
+
+impl Plane {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            own: parts.own,
+            tun: parts.tun,
+            sockets: parts.sockets,
+            tables: RwLock::new(Arc::new(parts.tables)),
+            links: RwLock::default(),
+            sessions: RwLock::default(),
+            flows: Mutex::new(FlowTable::new(parts.seed)),
+            relay: Mutex::new(Relay::new(parts.own)),
+            answers: Mutex::new(Bucket::new(ANSWERS, 0)),
+            seed: parts.seed,
+            full_frame: parts.full_frame,
+            reports: parts.reports,
+            wake: Arc::new(parts.wake),
+            begun: Instant::now(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The device, if there is one.
+    pub(crate) const fn tun(&self) -> Option<&Tun> {
+        self.tun.as_ref()
+    }
+
+    /// What the lanes wake when they have room again, and whoever stops the threads.
+    pub(crate) const fn wake(&self) -> &Arc<Wake> {
+        &self.wake
+    }
+
+    /// New tables take the place of those before.
+    pub(crate) fn publish(&self, tables: Tables) {
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tables);
+    }
+
+    fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The relay's accounts, to grant and to read.
+    pub(crate) fn relay(&self) -> std::sync::MutexGuard<'_, Relay> {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flows(&self) -> std::sync::MutexGuard<'_, FlowTable> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All links there are.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The link to a peer, if there is one.
+    pub(crate) fn link(&self, peer: &PeerHash) -> Option<Arc<Link>> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// The link to a peer, made if there is none.
+    pub(crate) fn ensure_link(&self, node: NodeId) -> Arc<Link> {
+        let peer = PeerHash::of(&node);
+        if let Some(link) = self.link(&peer) {
+            return link;
+        }
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(links.entry(peer).or_insert_with(|| Arc::new(Link::new(peer, node))))
+    }
+
+    /// Forgets a peer without sessions.
+    pub(crate) fn remove_link(&self, peer: &PeerHash) {
+        self.links.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    fn session(&self, index: SessionIndex) -> Option<Arc<Link>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
+    }
+
+    fn socket(&self, to: SocketAddr) -> Option<&UdpSocket> {
+        self.sockets.iter().find(|socket| socket.facts().local.is_ipv4() == to.is_ipv4())
+    }
+
+    pub(crate) fn uptime_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.uptime_us() / 1000
+    }
+
+    fn report(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            self.counters.drop("report-full");
+        }
+    }
+
+    /// Does what the control half says.
+    pub(crate) fn obey(&self, command: PlaneCommand, out: &mut Outlet) {
+        match command {
+            PlaneCommand::Peer { node } => drop(self.ensure_link(node)),
+            PlaneCommand::Handshake { peer, on, bytes } => self.send_handshake(peer, on, &bytes, out),
+            PlaneCommand::Install { peer, installed } => {
+                let Some(link) = self.link(&peer) else { return };
+                let index = installed.index;
+                link.install(*installed);
+                self.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(index, link);
+            }
+            PlaneCommand::Use { peer, index } => {
+                let Some(link) = self.link(&peer) else { return };
+                for mut packet in link.use_session(index) {
+                    self.handle_device(&mut packet, out);
+                }
+            }
+            PlaneCommand::Control { peer, index, on, path, control } => {
+                if let Some(link) = self.link(&peer) {
+                    self.send_control(&link, index, (on, path), &control, out);
+                }
+            }
+            PlaneCommand::Choose { peer, choice } => {
+                if let Some(link) = self.link(&peer) {
+                    self.change_ways(&link, &choice, out);
+                }
+            }
+            PlaneCommand::Erase { peer, index } => {
+                self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&index);
+                if let Some(link) = self.link(&peer) {
+                    link.erase(index);
+                }
+            }
+        }
+        self.flush(out);
+    }
+}

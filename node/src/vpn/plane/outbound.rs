@@ -1,0 +1,140 @@
+//! A packet of this machine on its way out: parsed, its flow and route found, asked of the rules, handed to its link. What
+//! may not pass is counted by reason and goes no further.
+
+use core::net::IpAddr;
+
+use shoal_engine::mesh::network::Tables;
+use shoal_engine::mesh::packet::offload::ingest;
+use shoal_engine::mesh::packet::virtio::VirtioHeader;
+use shoal_engine::mesh::packet::{Parsed, icmp};
+use shoal_engine::mesh::policy::Direction;
+use shoal_engine::mesh::qos::classify;
+use shoal_engine::mesh::routing::snapshot::Lookup;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+
+use super::send::{NotSent, Outlet, Packet};
+use super::{Plane, Report};
+use crate::vpn::system::tun::{FORM, Written};
+
+/// Bytes of the longest answer to a packet that does not fit, with its virtio header.
+const ANSWER_MAX: usize = FORM.length() + icmp::ANSWER_V6_MAX;
+
+impl Plane {
+    /// Takes what the device gave: a virtio header and a packet.
+    pub(super) fn handle_device(&self, bytes: &mut [u8], out: &mut Outlet) {
+        if let Err(reason) = self.try_device(bytes, out) {
+            self.counters.drop(&reason);
+        }
+    }
+
+    fn try_device(&self, bytes: &mut [u8], out: &mut Outlet) -> Result<(), String> {
+        let (header, _) = VirtioHeader::parse(bytes, FORM).map_err(|reason| reason.to_string())?;
+        let whole: &mut [u8] = bytes;
+        let packet = whole.get_mut(FORM.length()..).unwrap_or_default();
+        let (parsed, meta) = ingest(&header, packet).map_err(|reason| reason.to_string())?;
+        let tables = self.tables();
+        let tuple = parsed.tuple();
+        let label = self.seed.label(&tuple);
+        let (peer, hop) = match tables.routes.lookup(tuple.destination, self.seed.one_way(&tuple)) {
+            Lookup::To { peer, hop, .. } => (peer, hop),
+            // The kernel keeps its own addresses to itself; what comes here all the same came by a route of somebody's.
+            Lookup::Local => return Err("local".to_owned()),
+            Lookup::Unreachable(why) => return Err(unreachable(why).to_owned()),
+        };
+        self.allow(&tables, &peer.hash, &parsed, Direction::Outbound)?;
+        let link = self.ensure_link(peer.node);
+        let class = classify(&parsed);
+        let length = packet.len();
+        let route = (hop.peer, usize::try_from(peer.max_frame).unwrap_or(usize::MAX));
+        let sent = self.send_packet(&link, route, Packet { parsed, meta, bytes: packet, class, label }, out);
+        match sent {
+            Ok(()) => {
+                self.counters.sent.add(class, length);
+                Ok(())
+            }
+            Err(NotSent::NoSession) => {
+                let mut sending = link.sending();
+                let is_first = !std::mem::replace(&mut sending.is_wanted, true);
+                let parked = sending.park(whole);
+                drop(sending);
+                if is_first {
+                    self.report(Report::Want { peer: link.peer });
+                }
+                if parked { Ok(()) } else { Err("no-session".to_owned()) }
+            }
+            Err(NotSent::TooBig { mtu }) => {
+                self.answer_too_big(&tables, whole.get(FORM.length()..).unwrap_or_default(), &parsed, mtu);
+                Err("too-big".to_owned())
+            }
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    /// Asks the rules about a packet to or from `peer`, and remembers its flow if they allow it.
+    pub(super) fn allow(
+        &self,
+        tables: &Tables,
+        peer: &PeerHash,
+        parsed: &Parsed,
+        direction: Direction,
+    ) -> Result<(), String> {
+        let Some(subject) = tables.subjects.get(peer) else { return Err("not-member".to_owned()) };
+        let (source, destination) = match direction {
+            Direction::Outbound => (&tables.own, subject),
+            Direction::Inbound => (subject, &tables.own),
+        };
+        let (tuple, flags, generation, now_ms) =
+            (parsed.tuple(), parsed.tcp_flags(), tables.policy.generation(), self.uptime_ms());
+        let mut flows = self.flows();
+        let is_reply = flows.is_reply(*peer, &tuple, flags, generation, now_ms);
+        let verdict = tables.policy.decide(source, destination, &tuple, direction, is_reply);
+        if !verdict.is_allowed {
+            return Err(verdict.reason.label().to_owned());
+        }
+        if !is_reply {
+            flows.allowed(*peer, &tuple, flags, generation, now_ms);
+        }
+        Ok(())
+    }
+
+    /// Tells the sender of a packet which size fits, so often as kernels do.
+    fn answer_too_big(&self, tables: &Tables, packet: &[u8], parsed: &Parsed, mtu: usize) {
+        let allowed = {
+            let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            answers.take(1, self.uptime_us()).is_ok()
+        };
+        let is_v4 = parsed.tuple().source.is_ipv4();
+        let own = tables.addresses.iter().copied().find(|address: &IpAddr| address.is_ipv4() == is_v4);
+        let (Some(own), true) = (own, allowed) else { return };
+        let mut answer = [0; ANSWER_MAX];
+        let room = answer.get_mut(FORM.length()..).unwrap_or_default();
+        let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
+        if let Ok(length) = icmp::too_big(packet, parsed, own, mtu, room) {
+            self.write_device(answer.get(..FORM.length().saturating_add(length)).unwrap_or_default());
+        }
+    }
+
+    /// Gives the device a packet with its virtio header.
+    pub(super) fn write_device(&self, bytes: &[u8]) {
+        let Some(tun) = &self.tun else { return self.counters.drop("no-device") };
+        match tun.write(bytes) {
+            Ok(Written::Taken) => {}
+            Ok(Written::Full) => self.counters.drop("device-full"),
+            Ok(Written::Refused) => self.counters.drop("device-refused"),
+            Err(error) => {
+                tracing::debug!(%error, "the TUN device took no packet");
+                self.counters.drop("device-error");
+            }
+        }
+    }
+}
+
+const fn unreachable(why: shoal_engine::mesh::routing::snapshot::Unreachable) -> &'static str {
+    use shoal_engine::mesh::routing::snapshot::Unreachable;
+    match why {
+        Unreachable::NoRoute => "no-route",
+        Unreachable::Held => "route-held",
+        Unreachable::NoWay => "no-way",
+    }
+}
+

@@ -1,0 +1,471 @@
+//! Frames of a link to its carriers: packets cut to what fits, sealed where they are sent from. It knows no rule and no
+//! route beyond the next hop it is given.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use shoal_engine::mesh::packet::split::{Limits, Prepared, prepare};
+use shoal_engine::mesh::packet::{PacketDrop, Parsed};
+use shoal_engine::path::{Carrier, Choice, Ways};
+use shoal_protocol::mesh::class::Class;
+use shoal_protocol::mesh::meta::Meta;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::relay::{HOP_LIMIT, RelayHeader};
+use shoal_protocol::mesh::session::SessionIndex;
+use shoal_protocol::mesh::session::content::{ContentKind, Control};
+use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, FRAME_MAX, FRAME_OVERHEAD, PathId};
+
+use super::Plane;
+use super::batch::{Added, Batch};
+use super::lane::LaneFrame;
+use super::link::{Link, Sending};
+use crate::vpn::system::udp::{self, Sent};
+
+/// How long a full socket is waited for at a time, and how often: what is left then is lost, as on any full link.
+const FULL_WAIT: Duration = Duration::from_millis(2);
+/// See [`FULL_WAIT`].
+const FULL_WAITS: usize = 5;
+
+/// What one thread sends from.
+#[derive(Debug, Default)]
+pub(crate) struct Outlet {
+    batch: Batch,
+    /// Of the longest frame; made when first needed.
+    scratch: Vec<u8>,
+}
+
+/// A packet to be sent.
+pub(super) struct Packet<'a> {
+    pub(super) parsed: Parsed,
+    pub(super) meta: Meta,
+    pub(super) bytes: &'a mut [u8],
+    pub(super) class: Class,
+    pub(super) label: u16,
+}
+
+/// Why something was not sent. One word each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotSent {
+    /// There is no session yet.
+    #[error("no-session")]
+    NoSession,
+    /// No carrier is up.
+    #[error("no-carrier")]
+    NoCarrier,
+    /// The packet is longer than this fits, and must not be cut.
+    #[error("too-big")]
+    TooBig {
+        /// What would fit, bytes.
+        mtu: usize,
+    },
+    /// Its parts contradict each other.
+    #[error("bad-offload")]
+    BadOffload,
+    /// The lane has too much waiting.
+    #[error("lane-full")]
+    LaneFull,
+    /// The session carries nothing more.
+    #[error("exhausted")]
+    Exhausted,
+}
+
+impl From<PacketDrop> for NotSent {
+    fn from(_: PacketDrop) -> Self {
+        Self::BadOffload
+    }
+}
+
+/// Writes the body of a frame into the room it is given, and says how long it is; nothing when there is none left.
+type Body<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<Option<usize>, NotSent>;
+
+impl Plane {
+    /// Sends a packet to the member behind `link`, by this next hop and in frames of at most this many bytes.
+    pub(super) fn send_packet(
+        &self,
+        link: &Link,
+        (hop, max_frame): (PeerHash, usize),
+        packet: Packet<'_>,
+        out: &mut Outlet,
+    ) -> Result<(), NotSent> {
+        let Packet { parsed, meta, bytes, class, label } = packet;
+        let is_direct = hop == link.peer;
+        let mut sending = link.sending();
+        let (offloads, far_max) = sending.far().ok_or(NotSent::NoSession)?;
+        let (carrier_max, nested) = match sending.ways {
+            Ways::None => return Err(NotSent::NoCarrier),
+            _ if !is_direct => (max_frame, FRAME_OVERHEAD.saturating_add(RelayHeader::LEN)),
+            ways => (self.longest(ways), 0),
+        };
+        let overhead = FRAME_OVERHEAD.saturating_add(Meta::LEN);
+        let frame = carrier_max.min(usize::from(far_max)).saturating_sub(nested);
+        let max_packet = frame.saturating_sub(overhead);
+        let prepared = prepare(bytes, &parsed, meta, Limits { max_packet, far: offloads });
+        let prepared = prepared.map_err(|reason| match reason {
+            PacketDrop::TooBig => NotSent::TooBig { mtu: max_packet },
+            other => other.into(),
+        })?;
+        let bytes: &[u8] = bytes;
+        let mut left = Some(prepared);
+        let most = match prepared {
+            Prepared::Whole(_) => bytes.len(),
+            Prepared::Split(split) => split.largest(),
+        };
+        let mut body = |room: &mut [u8]| -> Result<Option<usize>, NotSent> {
+            let (head, rest) = room.split_first_chunk_mut::<{ Meta::LEN }>().ok_or(NotSent::BadOffload)?;
+            let (length, meta) = match left.take() {
+                None => return Ok(None),
+                Some(Prepared::Whole(meta)) => {
+                    rest.get_mut(..bytes.len()).ok_or(NotSent::BadOffload)?.copy_from_slice(bytes);
+                    (bytes.len(), meta)
+                }
+                Some(Prepared::Split(mut split)) => {
+                    let Some(piece) = split.next(bytes, rest)? else { return Ok(None) };
+                    left = Some(Prepared::Split(split));
+                    piece
+                }
+            };
+            *head = meta.to_bytes();
+            Ok(Some(length.saturating_add(Meta::LEN)))
+        };
+        let most = most.saturating_add(Meta::LEN);
+        if is_direct {
+            while self.emit(&mut sending, ContentKind::Packet, most, &mut body, out)? {}
+            return Ok(());
+        }
+        let header = RelayHeader { class, hop_limit: HOP_LIMIT, flow_label: label, destination: link.peer, source: self.own };
+        let next = self.link(&hop).ok_or(NotSent::NoCarrier)?;
+        loop {
+            let length = {
+                let mut scratch = out.take_scratch();
+                let sealed = nest(&mut sending, &header, &mut scratch, &mut body);
+                out.scratch = scratch;
+                match sealed? {
+                    Some(length) => length,
+                    None => return Ok(()),
+                }
+            };
+            sending.note(Carrier::Routed);
+            // Two links are never locked at once: each may be the other's next hop.
+            drop(sending);
+            self.send_relayed(&next, length, out)?;
+            sending = link.sending();
+        }
+    }
+
+    /// Sends a relay header and frame, the first `length` bytes of the scratch memory, to a neighbour.
+    pub(super) fn send_relayed(&self, next: &Link, length: usize, out: &mut Outlet) -> Result<(), NotSent> {
+        let scratch = out.take_scratch();
+        let relayed = scratch.get(..length).unwrap_or_default();
+        let done = self.send_body(next, ContentKind::Relayed, relayed, out);
+        out.scratch = scratch;
+        done
+    }
+
+    /// Sends one body to a neighbour.
+    pub(super) fn send_body(
+        &self,
+        next: &Link,
+        kind: ContentKind,
+        bytes: &[u8],
+        out: &mut Outlet,
+    ) -> Result<(), NotSent> {
+        let mut is_left = true;
+        let mut body = |room: &mut [u8]| -> Result<Option<usize>, NotSent> {
+            if !std::mem::take(&mut is_left) {
+                return Ok(None);
+            }
+            room.get_mut(..bytes.len()).ok_or(NotSent::BadOffload)?.copy_from_slice(bytes);
+            Ok(Some(bytes.len()))
+        };
+        let mut sending = next.sending();
+        let most = self.longest(sending.ways);
+        if bytes.len().saturating_add(FRAME_OVERHEAD) > most {
+            return Err(NotSent::TooBig { mtu: most });
+        }
+        self.emit(&mut sending, kind, bytes.len(), &mut body, out).map(|_| ())
+    }
+
+    /// Longest frame of the ways in use, bytes.
+    const fn longest(&self, ways: Ways) -> usize {
+        match ways {
+            Ways::One { on: Carrier::Lanes, .. } => FRAME_MAX,
+            _ => self.full_frame as usize,
+        }
+    }
+
+    /// Seals and sends the next frame; says whether there was one. Its body has at most `most` bytes.
+    fn emit(
+        &self,
+        sending: &mut Sending,
+        kind: ContentKind,
+        most: usize,
+        body: Body<'_>,
+        out: &mut Outlet,
+    ) -> Result<bool, NotSent> {
+        let memory = most.saturating_add(FRAME_OVERHEAD);
+        match sending.ways {
+            Ways::None | Ways::One { on: Carrier::Routed, .. } => Err(NotSent::NoCarrier),
+            Ways::One { on: Carrier::Lanes, path } => {
+                let lane = sending.lane.as_ref().ok_or(NotSent::NoCarrier)?;
+                if !lane.has_room() {
+                    return Err(NotSent::LaneFull);
+                }
+                let mut frame = LaneFrame { memory: lane.memory(memory), length: 0 };
+                let Some(length) = seal(sending, path, kind, &mut frame.memory, body)? else { return Ok(false) };
+                frame.length = length;
+                if let Some(lane) = &sending.lane {
+                    lane.push(frame);
+                }
+                sending.note(Carrier::Lanes);
+                Ok(true)
+            }
+            Ways::One { on: Carrier::Udp(to), path } => {
+                if !out.batch.takes(to, memory) {
+                    self.flush(out);
+                }
+                let at = out.batch.end();
+                let Some(length) = seal(sending, path, kind, out.batch.room(), body)? else { return Ok(false) };
+                self.added(at, to, length, out);
+                sending.note(Carrier::Udp(to));
+                Ok(true)
+            }
+            Ways::Both { doubted, spare } => {
+                let mut scratch = out.take_scratch();
+                let sealed = seal(sending, PathId::DUAL, kind, &mut scratch, body);
+                let bytes = scratch.get(..sealed.ok().flatten().unwrap_or_default()).unwrap_or_default();
+                if !bytes.is_empty() {
+                    for on in [doubted, spare] {
+                        self.send_sealed(sending, on, bytes, out);
+                        sending.note(on);
+                    }
+                }
+                out.scratch = scratch;
+                sealed.map(|sealed| sealed.is_some())
+            }
+        }
+    }
+
+    /// Puts a frame that was sealed at `at` into the batch.
+    fn added(&self, at: usize, to: SocketAddr, length: usize, out: &mut Outlet) {
+        match out.batch.add(to, length) {
+            Added::Open => {}
+            Added::Full => self.flush(out),
+            Added::Longer { length } => {
+                self.flush(out);
+                out.batch.begin_with(at, to, length);
+            }
+        }
+    }
+
+    /// Sends bytes that are sealed already on one carrier.
+    fn send_sealed(&self, sending: &Sending, on: Carrier, bytes: &[u8], out: &mut Outlet) {
+        match on {
+            Carrier::Lanes => {
+                if let Some(lane) = sending.lane.as_ref() {
+                    let mut memory = lane.memory(bytes.len());
+                    if let Some(target) = memory.get_mut(..bytes.len()) {
+                        target.copy_from_slice(bytes);
+                    }
+                    lane.push(LaneFrame { memory, length: bytes.len() });
+                }
+            }
+            Carrier::Udp(to) => {
+                self.flush(out);
+                if let Some(room) = out.batch.room().get_mut(..bytes.len()) {
+                    room.copy_from_slice(bytes);
+                    out.batch.add(to, bytes.len());
+                }
+                self.flush(out);
+            }
+            // What is routed is sealed for its next hop by whoever sends it.
+            Carrier::Routed => {}
+        }
+    }
+
+    /// Sends a handshake message as it is.
+    pub(super) fn send_handshake(&self, peer: Option<PeerHash>, on: Carrier, bytes: &[u8], out: &mut Outlet) {
+        let link = peer.and_then(|peer| self.link(&peer));
+        match (on, link) {
+            (Carrier::Routed, Some(link)) => {
+                let header = self.header_to(&link);
+                self.send_routed(&link, &header, bytes, out);
+            }
+            (Carrier::Udp(to), None) => {
+                self.flush(out);
+                if let Some(room) = out.batch.room().get_mut(..bytes.len()) {
+                    room.copy_from_slice(bytes);
+                    out.batch.add(to, bytes.len());
+                }
+                self.flush(out);
+            }
+            (on, Some(link)) => {
+                let sending = link.sending();
+                self.send_sealed(&sending, on, bytes, out);
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn header_to(&self, link: &Link) -> RelayHeader {
+        let destination = link.peer;
+        RelayHeader { class: Class::Interactive, hop_limit: HOP_LIMIT, flow_label: 0, destination, source: self.own }
+    }
+
+    /// Sends bytes for a member that is reached over others, behind `header`.
+    fn send_routed(&self, link: &Link, header: &RelayHeader, bytes: &[u8], out: &mut Outlet) {
+        use shoal_engine::mesh::routing::snapshot::Lookup;
+        let tables = self.tables();
+        let Lookup::To { hop, .. } = tables.routes.lookup_peer(&link.peer, u64::from(header.flow_label)) else {
+            return self.counters.drop("no-way");
+        };
+        let Some(next) = self.link(&hop.peer).filter(|next| next.peer != link.peer) else {
+            return self.counters.drop("no-carrier");
+        };
+        let mut scratch = out.take_scratch();
+        let length = RelayHeader::LEN.saturating_add(bytes.len());
+        if let Some((head, rest)) = scratch.split_first_chunk_mut::<{ RelayHeader::LEN }>() {
+            *head = header.to_bytes();
+            if let Some(rest) = rest.get_mut(..bytes.len()) {
+                rest.copy_from_slice(bytes);
+            }
+        }
+        out.scratch = scratch;
+        if let Err(reason) = self.send_relayed(&next, length, out) {
+            self.counters.drop(&reason.to_string());
+        }
+    }
+
+    /// Seals a word for the peer and sends it on one carrier.
+    pub(super) fn send_control(
+        &self,
+        link: &Link,
+        index: Option<SessionIndex>,
+        (on, path): (Carrier, PathId),
+        control: &Control,
+        out: &mut Outlet,
+    ) {
+        let header = self.header_to(link);
+        let aad = header.aad();
+        let aad: &[u8] = if on == Carrier::Routed { &aad } else { &[] };
+        let mut sending = link.sending();
+        let mut scratch = out.take_scratch();
+        let sealed = sending.sealer_of(index).map(|sealer| sealer.tx.seal_control(path, control, aad, &mut scratch));
+        let mut frame = scratch;
+        if let Some(Ok(length)) = sealed {
+            let bytes = frame.get(..length).unwrap_or_default();
+            if on == Carrier::Routed {
+                let bytes = bytes.to_vec();
+                out.scratch = std::mem::take(&mut frame);
+                drop(sending);
+                self.send_routed(link, &header, &bytes, out);
+                return;
+            }
+            self.send_sealed(&sending, on, bytes, out);
+        }
+        out.scratch = frame;
+    }
+
+    /// Sends as a choice says from now on; a fence goes as the last frame on the ways before and the first on the new ones.
+    pub(super) fn change_ways(&self, link: &Link, choice: &Choice, out: &mut Outlet) {
+        let before = link.sending().ways;
+        if let Some(fence) = choice.fence {
+            for (carriers, path) in [(before, fence.from), (choice.ways, fence.to)] {
+                for on in carriers.carriers() {
+                    self.send_control(link, None, (on, path), &Control::Fence(fence), out);
+                }
+                self.flush(out);
+                link.sending().ways = choice.ways;
+            }
+        }
+        link.sending().ways = choice.ways;
+    }
+
+    /// Sends what is in the batch.
+    pub(super) fn flush(&self, out: &mut Outlet) {
+        if let Some((to, bytes, length)) = out.batch.contents()
+            && let Err(reason) = self.send_datagrams(to, bytes, length)
+        {
+            self.counters.drop(reason);
+        }
+        out.batch.clear();
+    }
+
+    fn send_datagrams(&self, to: SocketAddr, mut bytes: &[u8], length: usize) -> Result<(), &'static str> {
+        let socket = self.socket(to).ok_or("no-socket")?;
+        for _ in 0..FULL_WAITS {
+            match socket.send(&udp::Batch { to, from: None, ecn: None, bytes, length }) {
+                Ok(Sent::All) => return Ok(()),
+                Ok(Sent::TooLong(_)) => return Err("datagram-too-long"),
+                Ok(Sent::Full(taken)) => {
+                    bytes = bytes.get(taken..).unwrap_or_default();
+                    let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(FULL_WAIT.subsec_nanos()) };
+                    // Whether it is writable then or not, it is tried again.
+                    let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&wait));
+                }
+                Err(error) => {
+                    tracing::trace!(%error, %to, "datagrams not sent");
+                    return Err("socket-error");
+                }
+            }
+        }
+        Err("socket-full")
+    }
+}
+
+impl Outlet {
+    /// Takes the scratch memory out; it is to be put back.
+    fn take_scratch(&mut self) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if scratch.is_empty() {
+            scratch.resize(FRAME_MAX, 0);
+        }
+        scratch
+    }
+
+    /// Fills the start of the scratch memory; says whether it fits.
+    pub(super) fn fill(&mut self, bytes: &[u8]) -> bool {
+        let mut scratch = self.take_scratch();
+        let fits = scratch.get_mut(..bytes.len()).map(|target| target.copy_from_slice(bytes)).is_some();
+        self.scratch = scratch;
+        fits
+    }
+}
+
+/// Writes a body into `memory` and seals it there, from the start; says how long the frame is.
+fn seal(
+    sending: &mut Sending,
+    path: PathId,
+    kind: ContentKind,
+    memory: &mut [u8],
+    body: Body<'_>,
+) -> Result<Option<usize>, NotSent> {
+    let end = memory.len().checked_sub(DATA_TAG).ok_or(NotSent::BadOffload)?;
+    let room = memory.get_mut(BEFORE_BODY..end).ok_or(NotSent::BadOffload)?;
+    let Some(length) = body(room)? else { return Ok(None) };
+    let sealer = sending.sealer().ok_or(NotSent::NoSession)?;
+    let range = BEFORE_BODY..BEFORE_BODY.saturating_add(length);
+    let frame = sealer.tx.seal(path, kind, &[], memory, range).map_err(|_| NotSent::Exhausted)?;
+    Ok(Some(frame.len()))
+}
+
+/// Writes a relay header and, sealed end to end, the next body behind it; says how long both are.
+fn nest(
+    sending: &mut Sending,
+    header: &RelayHeader,
+    scratch: &mut [u8],
+    body: Body<'_>,
+) -> Result<Option<usize>, NotSent> {
+    let path = sending.ways.path().ok_or(NotSent::NoCarrier)?;
+    let end = scratch.len().saturating_sub(DATA_TAG);
+    let start = RelayHeader::LEN.saturating_add(BEFORE_BODY);
+    let room = scratch.get_mut(start..end).ok_or(NotSent::BadOffload)?;
+    let Some(length) = body(room)? else { return Ok(None) };
+    let sealer = sending.sealer().ok_or(NotSent::NoSession)?;
+    let range = start..start.saturating_add(length);
+    let sealed = sealer.tx.seal(path, ContentKind::Packet, &header.aad(), scratch, range);
+    let frame = sealed.map_err(|_| NotSent::Exhausted)?;
+    let head = scratch.first_chunk_mut::<{ RelayHeader::LEN }>().ok_or(NotSent::BadOffload)?;
+    *head = header.to_bytes();
+    Ok(Some(frame.end))
+}

@@ -1,0 +1,164 @@
+//! The threads of a plane: one reads the device, one reads the sockets. Each ends when it is told to stop, and takes
+//! nothing with it but packets under way. They carry what others decide.
+
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use shoal_engine::path::Carrier;
+
+use super::Plane;
+use super::inbound::Sink;
+use super::send::Outlet;
+use crate::vpn::system::udp::{self, RecvMeta};
+use crate::vpn::system::wake::Wake;
+use crate::vpn::system::{tun, udp::UdpSocket};
+
+/// Packets read from the device before what was sealed of them is sent for certain.
+const BURST: usize = 64;
+/// Batches received at once.
+const RECEIVED: usize = 8;
+/// How often frames that wait for their order are looked at, milliseconds: a third of what they may wait.
+const HELD_LOOK: Duration = Duration::from_millis(10);
+
+/// The running threads.
+pub(crate) struct Threads {
+    stop: Arc<AtomicBool>,
+    wakes: Vec<Arc<Wake>>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Threads").field("count", &self.handles.len()).finish_non_exhaustive()
+    }
+}
+
+impl Threads {
+    /// Starts what the plane needs: none for the device where there is none.
+    ///
+    /// # Errors
+    /// Of the system, which has no more threads or descriptors.
+    pub(crate) fn start(plane: &Arc<Plane>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let receive_wake = Arc::new(Wake::new()?);
+        let mut threads =
+            Self { stop: Arc::clone(&stop), wakes: vec![Arc::clone(plane.wake()), Arc::clone(&receive_wake)], handles: vec![] };
+        if plane.tun().is_some() {
+            let (plane, stop) = (Arc::clone(plane), Arc::clone(&stop));
+            threads.spawn("shoal-vpn-out", move || read_device(&plane, &stop))?;
+        }
+        let plane = Arc::clone(plane);
+        threads.spawn("shoal-vpn-in", move || read_sockets(&plane, &receive_wake, &stop))?;
+        Ok(threads)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let named = name.to_owned();
+        let report = move || {
+            if let Err(error) = run() {
+                tracing::error!(%error, thread = named, "a thread of the private network ended");
+            }
+        };
+        self.handles.push(std::thread::Builder::new().name(name.to_owned()).spawn(report)?);
+        Ok(())
+    }
+
+    /// Ends the threads and waits for them: they look up within milliseconds.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        for wake in &self.wakes {
+            let _ = wake.wake();
+        }
+        for handle in self.handles {
+            let _ = handle.join();
+        }
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|time| Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads packets and sends them until it is to stop.
+fn read_device(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
+    let Some(device) = plane.tun() else { return Ok(()) };
+    let mut buffer = vec![0; tun::BUFFER_LENGTH];
+    let mut out = Outlet::default();
+    while !stop.load(Ordering::Acquire) {
+        let mut count = 0;
+        while count < BURST
+            && let Some(length) = device.read(&mut buffer)?
+        {
+            plane.handle_device(buffer.get_mut(..length).unwrap_or_default(), &mut out);
+            count = count.saturating_add(1);
+        }
+        plane.flush(&mut out);
+        if count < BURST {
+            wait(&mut [PollFd::new(device, PollFlags::IN), PollFd::new(&**plane.wake(), PollFlags::IN)], None)?;
+            plane.wake().take()?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads datagrams and opens them until it is to stop.
+fn read_sockets(plane: &Plane, woken: &Wake, stop: &AtomicBool) -> io::Result<()> {
+    let mut memory = vec![0; udp::BUFFER_LENGTH * RECEIVED];
+    let mut metas = [RecvMeta::default(); RECEIVED];
+    let mut sink = Sink::default();
+    while !stop.load(Ordering::Acquire) {
+        let mut any = false;
+        for socket in &plane.sockets {
+            any |= receive(plane, socket, &mut memory, &mut metas, &mut sink)?;
+        }
+        let holds = plane.links().iter().any(|link| link.receiving().holds());
+        if holds {
+            plane.release_due(&mut sink);
+        }
+        if !any {
+            let mut fds: Vec<PollFd<'_>> =
+                plane.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+            fds.push(PollFd::new(woken, PollFlags::IN));
+            wait(&mut fds, holds.then_some(HELD_LOOK))?;
+            woken.take()?;
+        }
+    }
+    Ok(())
+}
+
+fn receive(
+    plane: &Plane,
+    socket: &UdpSocket,
+    memory: &mut [u8],
+    metas: &mut [RecvMeta],
+    sink: &mut Sink,
+) -> io::Result<bool> {
+    let mut buffers: Vec<IoSliceMut<'_>> = memory.chunks_mut(udp::BUFFER_LENGTH).map(IoSliceMut::new).collect();
+    let count = match socket.receive(&mut buffers, metas) {
+        Ok(count) => count,
+        Err(error) => {
+            // An answer to an earlier datagram, of somebody who is not there, is no reason to stop.
+            tracing::trace!(%error, "datagrams not received");
+            return Ok(false);
+        }
+    };
+    drop(buffers);
+    for (buffer, meta) in memory.chunks_mut(udp::BUFFER_LENGTH).zip(metas).take(count) {
+        let from = Carrier::Udp(meta.addr);
+        let filled = buffer.get_mut(..meta.len).unwrap_or_default();
+        for frame in filled.chunks_mut(meta.stride.max(1)) {
+            plane.handle_frame(frame, from, None, sink);
+        }
+    }
+    plane.settle(sink);
+    Ok(count > 0)
+}

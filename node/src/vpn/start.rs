@@ -1,0 +1,249 @@
+//! From a configuration to a running private network, and to its end. What was made is undone in the reverse order.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use shoal_engine::mesh::flow::FlowSeed;
+use shoal_engine::mesh::network::{Carriers, Env, Members, Network, Setup};
+use shoal_engine::mesh::policy;
+use shoal_protocol::mesh::address::{network_prefix, overlay};
+use shoal_protocol::mesh::claim::Claim;
+use shoal_protocol::mesh::message::{ENDPOINTS_MAX, Endpoint};
+use shoal_protocol::mesh::offloads::Offloads;
+use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::session::handshake::Offer;
+use shoal_protocol::{BootEpoch, NetworkId, NodeId, Suite, codec};
+use shoal_swarm::{SwarmHandle, TunnelLane};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::config::VpnConfig;
+use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::plane::threads::Threads;
+use super::plane::{self, Plane, REPORTS_MAX};
+use super::system::netlink::{Netlink, NetlinkError};
+use super::system::tun::{Tun, TunError, TunOptions};
+use super::system::udp::{UdpError, UdpOptions, UdpSocket};
+use super::system::wake::Wake;
+use crate::clock;
+use crate::files::read_bounded;
+
+/// The own claim, between two runs.
+const CLAIM_FILE: &str = "vpn-claim";
+/// Bytes of IP and UDP headers around a frame in a datagram, IPv6 taken: 40 and 8.
+const UDP_OVERHEAD: u16 = 48;
+/// MTU that a datagram may have on its way: what Ethernet takes.
+const PATH_MTU: u16 = 1500;
+/// How long goodbyes may take.
+const STOP_MAX: Duration = Duration::from_millis(500);
+
+/// Why the private network did not start. The storage side runs on.
+#[derive(Debug, thiserror::Error)]
+pub enum VpnError {
+    /// The device.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// Addresses or links.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The socket.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// Threads or descriptors.
+    #[error("the system has no more threads or descriptors")]
+    System(#[from] io::Error),
+    /// The rules do not compile.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyError),
+}
+
+impl VpnError {
+    /// Whether the same may succeed later with nothing changed by hand.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Tun(error) => error.retryable(),
+            Self::Netlink(error) => error.retryable(),
+            Self::Udp(error) => error.retryable(),
+            Self::System(_) => true,
+            Self::Policy(_) => false,
+        }
+    }
+}
+
+/// What the node brings along.
+pub(crate) struct Host<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) key: SigningKey,
+    pub(crate) network: NetworkId,
+    pub(crate) epoch: BootEpoch,
+    pub(crate) members: Members,
+    pub(crate) data_dir: &'a Path,
+    pub(crate) swarm: SwarmHandle,
+    pub(crate) tunnels: mpsc::Receiver<TunnelLane>,
+}
+
+/// What others are told of a network that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VpnFacts {
+    /// The device's name.
+    pub ifname: Option<String>,
+    /// This node's IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// This node's IPv6 address.
+    pub ipv6: Ipv6Addr,
+}
+
+/// A running private network.
+pub(crate) struct Vpn {
+    pub(crate) facts: VpnFacts,
+    pub(crate) handle: VpnHandle,
+    threads: Threads,
+    task: JoinHandle<()>,
+}
+
+impl Vpn {
+    /// Makes device and sockets, gives the device its addresses and begins to talk to members.
+    ///
+    /// # Errors
+    /// [`VpnError`]; nothing is left.
+    pub(crate) fn start(config: &VpnConfig, host: Host<'_>) -> Result<Self, VpnError> {
+        let own = PeerHash::of(&host.node);
+        let mut netlink = Netlink::open()?;
+        let tun = match &config.tun_name {
+            Some(name) => Some(Tun::open(&TunOptions::new(name, config.mtu), &mut netlink)?),
+            None => None,
+        };
+        let sockets = if config.carriers == Carriers::Lanes { Vec::new() } else { sockets(config.port)? };
+        let endpoints = endpoints(&mut netlink, &sockets, config, &host.network)?;
+        let claim_file = host.data_dir.join(CLAIM_FILE);
+        let now = clock::now();
+        let saved = saved_claim(&claim_file);
+        let full_frame = PATH_MTU - UDP_OVERHEAD;
+        let setup = Setup {
+            local: host.node,
+            network: host.network,
+            epoch: host.epoch,
+            members: host.members,
+            pool: config.pool,
+            issued: saved.as_ref().map_or(now.wall, |claim| claim.issued),
+            saved,
+            offer: offer(tun.as_ref()),
+            full_frame,
+            advertised: Vec::new(),
+            endpoints,
+            carriers: config.carriers,
+            suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
+        };
+        let local = policy::Local { pools: vec![config.pool.prefix(), network_prefix(&host.network)], ..policy::Local::default() };
+        let rules = Arc::new(policy::Snapshot::compile(&policy::Document::built_in(), local, 1)?);
+        let mut random = |out: &mut [u8]| {
+            if getrandom::fill(out).is_err() {
+                std::process::abort();
+            }
+        };
+        let network = Network::new(setup, rules, &mut Env { now, random: &mut random });
+        let mut seed = [0; 16];
+        random(&mut seed);
+        let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+        let interface = match tun.as_ref().map(|tun| tun.facts().index) {
+            Some(index) => {
+                netlink.set_up(index, true)?;
+                netlink.add_address(&v6_address(index, overlay(&host.network, &own)))?;
+                Some(Interface { netlink, index, pool_length: config.pool.prefix().length() })
+            }
+            None => None,
+        };
+        let ifname = tun.as_ref().map(|tun| tun.facts().name.clone());
+        let plane = Arc::new(Plane::new(plane::Parts {
+            own,
+            tun,
+            sockets,
+            tables: network.tables(),
+            seed: FlowSeed::new(seed),
+            full_frame,
+            reports: reports_in,
+            wake: Wake::new()?,
+        }));
+        let (handle, events) = VpnHandle::new();
+        let mut control = Control::new(Parts {
+            network,
+            id: host.network,
+            plane: Arc::clone(&plane),
+            key: host.key,
+            swarm: host.swarm,
+            interface,
+            claim_file,
+            handle: handle.clone(),
+        });
+        control.prepare();
+        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6: overlay(&host.network, &own) };
+        let threads = Threads::start(&plane)?;
+        let task = tokio::spawn(control.run(events, reports, host.tunnels));
+        Ok(Self { facts, handle, threads, task })
+    }
+
+    /// Says goodbye, ends threads and tasks; the device goes with them.
+    pub(crate) async fn stop(self) {
+        let (done, said) = oneshot::channel();
+        if self.handle.tell(VpnEvent::Stop(done)) {
+            // Whether they were said in time or not, this is the end.
+            let _ = tokio::time::timeout(STOP_MAX, said).await;
+        }
+        self.task.abort();
+        let threads = self.threads;
+        let _ = tokio::task::spawn_blocking(move || threads.stop()).await;
+    }
+}
+
+fn offer(tun: Option<&Tun>) -> Offer {
+    let offloads = tun.map_or(Offloads::ALL, |tun| tun.facts().offloads);
+    Offer { offloads, max_frame: u16::MAX }
+}
+
+/// One socket a family, both on one port where that can be had; a system without IPv6 has one.
+fn sockets(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
+    let v4 = UdpSocket::open(&UdpOptions::new((Ipv4Addr::UNSPECIFIED, port).into()))?;
+    let same = v4.facts().local.port();
+    let v6 = UdpSocket::open(&UdpOptions::new((Ipv6Addr::UNSPECIFIED, same).into()))
+        .or_else(|_| UdpSocket::open(&UdpOptions::new((Ipv6Addr::UNSPECIFIED, 0).into())));
+    Ok([Some(v4), v6.ok()].into_iter().flatten().collect())
+}
+
+/// Where others may send datagrams: this machine's addresses, those of the network itself and of this host alone left out.
+fn endpoints(
+    netlink: &mut Netlink,
+    sockets: &[UdpSocket],
+    config: &VpnConfig,
+    network: &NetworkId,
+) -> Result<Vec<Endpoint>, NetlinkError> {
+    let (v4, v6) = (config.pool.prefix(), network_prefix(network));
+    let is_public = |address: &IpAddr| match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    };
+    let addresses = netlink.all_addresses()?.into_iter().map(|address| address.address);
+    let addresses = addresses.filter(|address| is_public(address) && !v4.contains(*address) && !v6.contains(*address));
+    let endpoint = |address: IpAddr| {
+        let socket = sockets.iter().find(|socket| socket.facts().local.is_ipv4() == address.is_ipv4())?;
+        Endpoint::new(SocketAddr::new(address, socket.facts().local.port()))
+    };
+    let mut found: Vec<Endpoint> = addresses.filter_map(endpoint).collect();
+    if found.is_empty() {
+        // Alone on this machine: others on it see the port all the same, and the address of the connection.
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        found.extend(endpoint(loopback));
+    }
+    found.truncate(ENDPOINTS_MAX);
+    Ok(found)
+}
+
+/// The claim of the run before. One that cannot be read is none: the address may be another one then.
+fn saved_claim(file: &Path) -> Option<Claim> {
+    let bytes = read_bounded(file, 256).ok()??;
+    codec::decode::<Claim>(&bytes, 256).ok()
+}
