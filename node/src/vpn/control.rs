@@ -162,6 +162,9 @@ impl Control {
                 event = events.recv() => match event {
                     Some(VpnEvent::Stop(done)) => {
                         self.event(Network::leave);
+                        let refused: Vec<_> = self.parts.network.refused().collect();
+                        let (drops, dropped) = (self.parts.plane.counters.drops(), self.parts.network.drops());
+                        tracing::debug!(?drops, ?dropped, ?refused, "the private network ends");
                         // Whoever asked may be gone.
                         let _ = done.send(());
                         return;

@@ -44,8 +44,11 @@ impl Network {
 
     /// A tunnel lane to `node` is open, or is no more.
     pub fn handle_lane(&mut self, node: NodeId, up: bool, env: &mut Env<'_>) {
+        if !self.setup.members.has(&node) {
+            return;
+        }
         let peer = PeerHash::of(&node);
-        let Some(state) = self.peers.get_mut(&peer).filter(|state| state.has_lane != up) else { return };
+        let Some(state) = self.peer_mut(node, Standing::Connected).filter(|state| state.has_lane != up) else { return };
         state.has_lane = up;
         state.set_carrier(Carrier::Lanes, up, env.now);
         let wants_lane = !up && matches!(state.standing, Standing::Neighbour(_));
