@@ -6,17 +6,19 @@
 //! - [`checksum`]: internet checksums, whole, incremental and partial.
 //! - [`virtio`]: the header the kernel puts before a packet.
 //! - [`offload`]: that header to the wire's meta and, at the far side, back from the packet itself.
-//! - [`split`]: super-packets to packets that fit.
+//! - [`split`]: super-packets to packets that fit. [`join`]: packets to super-packets.
 //! - [`ecn`]: congestion marks and DSCP.
 //! - [`icmp`]: the answer to a packet that does not fit, and what an ICMP error is about.
 //!
 //! The way out: [`offload::ingest`], policy, route, [`split::prepare`], then [`split::Split::next`] straight into the
-//! buffer that is sealed in place: one copy. The way in: opened in place, [`offload::rebuild`], policy, written: none.
+//! buffer that is sealed in place: one copy. The way in: opened in place, [`offload::rebuild`], policy, written: none; or,
+//! where packets came one by one, [`join::Join`] and written together: one.
 
 mod bytes;
 pub mod checksum;
 pub mod ecn;
 pub mod icmp;
+pub mod join;
 pub mod offload;
 pub mod parse;
 pub mod split;
