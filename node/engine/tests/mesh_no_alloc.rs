@@ -9,6 +9,7 @@ use common::{Ip, Segment, icmp};
 use peak_alloc::PeakAlloc;
 use shoal_engine::mesh::flow::{FlowSeed, FlowTable};
 use shoal_engine::mesh::packet::icmp::{quoted, too_big};
+use shoal_engine::mesh::packet::join::{JOIN_BYTES, Join, Joined};
 use shoal_engine::mesh::packet::offload::{complete, ingest, rebuild};
 use shoal_engine::mesh::packet::split::{Limits, Prepared, prepare};
 use shoal_engine::mesh::packet::virtio::{Form, VirtioHeader};
@@ -127,6 +128,11 @@ fn packets_take_no_memory() {
     };
     let frames = vec![[&header.to_bytes()[..], &[0; 1000]].concat(); 101];
     let echo = icmp(&Ip::v6(), 128, 0, &[0; 400]);
+    let parts = [1, 1_001].map(|sequence| {
+        let segment = Segment { sequence, flags: 0x10, urgent: 0, options: vec![], payload: vec![7; 1_000] };
+        segment.packets(&Ip::v6()).0
+    });
+    let (mut join, mut joined) = (Join::new(), vec![0; JOIN_BYTES]);
     let (mut machine, mut packets, mut frames) = (Machine::new(), packets, frames);
     let mut pieces = 0;
 
@@ -137,6 +143,11 @@ fn packets_take_no_memory() {
             pieces += machine.send(header, packet, round * 1_000_000);
         }
         machine.relay(frame, round);
+        for part in &parts {
+            let parsed = Parsed::of(part).unwrap();
+            assert_eq!(join.push(part, &parsed, Meta::COMPLETE, &mut joined), Ok(Joined::Open));
+        }
+        assert!(join.finish(&mut joined).is_ok_and(|one| one.is_some_and(|(length, _)| length == 2_060)));
         assert_eq!(Meta::from_bytes(Meta::COMPLETE.to_bytes()), Ok(Meta::COMPLETE));
         assert!(Parsed::of(&echo).is_ok());
     }

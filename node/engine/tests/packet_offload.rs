@@ -282,6 +282,22 @@ fn a_checksum_inside_a_tunnel_is_made_before_it_is_sent() {
 }
 
 #[test]
+fn a_checksum_is_never_written_over_what_was_decided_about() {
+    // Ports and length of the datagram, the type of an echo, the ports of a stream.
+    let stream = Segment { sequence: 0, flags: 0x10, urgent: 0, options: vec![], payload: vec![1; 40] };
+    let packets =
+        [udp(&Ip::v4(), (1, 2), &[7; 40]).0, common::icmp(&Ip::v4(), 8, 0, &[7; 40]), stream.packets(&Ip::v4()).0];
+    for (packet, offset) in [(0, 0), (0, 2), (0, 4), (1, 0), (1, 4), (2, 0), (2, 12)] {
+        let header = VirtioHeader { flags: 1, checksum_start: 20, checksum_offset: offset, ..VirtioHeader::default() };
+        let found = ingest(&header, &mut packets[packet].clone()).map(|(_, meta)| meta);
+        assert!(
+            found == Err(PacketDrop::BadOffload) || found == Err(PacketDrop::Transport),
+            "{packet} {offset}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn datagrams_are_never_cut_smaller_and_tcp_is() {
     let limits = |max_packet| Limits { max_packet, far: Offloads::default() };
     let datagrams = udp(&Ip::v4(), (1, 2), &[1; 1000]).1;

@@ -7,6 +7,9 @@ use shoal_protocol::codec;
 use shoal_protocol::group::{Group, Voucher};
 use shoal_protocol::limits::CONTROL_FRAME_MAX;
 use shoal_protocol::loss::LossStatement;
+use shoal_protocol::mesh::claim::Claim;
+use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::route::Origin;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::{DeliveryReceipt, Receipt, RefusalStatement, ServeStatement};
 use shoal_protocol::record::Record;
@@ -16,6 +19,8 @@ use shoal_protocol::{NetworkId, NodeId, Signed, UnixMillis};
 use super::input::{Input, golden, join, sized};
 
 const STATEMENTS: &str = include_str!("../../../protocol/golden/statements.hex");
+const ROUTES: &str = include_str!("../../../protocol/golden/routes.hex");
+const SESSION: &str = include_str!("../../../protocol/golden/mesh_session.hex");
 
 /// What can be asked of one kind of statement, its type forgotten.
 struct Kind {
@@ -36,7 +41,7 @@ const fn kind<T: Statement>() -> Kind {
     }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 13] = [
     kind::<PeerRecord>(),
     kind::<Group>(),
     kind::<Voucher>(),
@@ -47,6 +52,9 @@ const KINDS: [Kind; 10] = [
     kind::<DeliveryReceipt>(),
     kind::<AuditStatement>(),
     kind::<Record>(),
+    kind::<Claim>(),
+    kind::<Origin>(),
+    kind::<MeshKey>(),
 ];
 
 pub(super) fn network() -> NetworkId {
@@ -138,9 +146,15 @@ fn payloads() -> Vec<(u8, Vec<u8>)> {
         "delivery receipt payload",
         "audit statement payload",
         "record payload",
+        "claim payload",
+        "origin payload",
+        "mesh key payload",
     ];
     let of = |(which, name): (u8, &'static str)| {
-        golden(STATEMENTS, move |found| found.starts_with(name)).into_iter().map(move |payload| (which, payload))
+        [STATEMENTS, ROUTES, SESSION]
+            .into_iter()
+            .flat_map(move |text| golden(text, |found| found.starts_with(name)))
+            .map(move |payload| (which, payload))
     };
     (0..).zip(names).flat_map(of).collect()
 }

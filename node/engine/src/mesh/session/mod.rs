@@ -5,7 +5,7 @@
 //! - [`sessions`]: all sessions with one peer, as events and effects; `pending` has their handshakes, `live` their ages,
 //!   `roaming` the addresses the peer has shown.
 //! - [`tx`], [`rx`]: the two halves of one session, for the packet half; `window` keeps replays out.
-//! - [`drops`]: why something was not taken.
+//! - [`drops`]: why something was not taken. `probe`: messages for fuzzing.
 //!
 //! Flow of an initiation that arrives: [`Gate::examine`], then [`Sessions::handle_initiation`] of the peer it introduces.
 //! Response and cookie reply go to the sessions that claimed their receiver index, data frames to the [`RxHalf`] of theirs,
@@ -19,6 +19,8 @@ mod keys;
 pub mod live;
 pub mod noise;
 pub mod pending;
+#[cfg(feature = "test-utils")]
+pub mod probe;
 pub mod roaming;
 pub mod rx;
 pub mod sessions;

@@ -123,6 +123,12 @@ impl TxHalf {
         Ok(counter)
     }
 
+    /// Seals under any counter, which may be used already.
+    #[cfg(feature = "test-utils")]
+    pub(super) fn seal_as(&self, counter: Counter, aad: &[u8], text: &mut [u8]) -> [u8; DATA_TAG] {
+        self.key.seal(counter.nonce(), aad, text)
+    }
+
     /// As if so many bytes had been sealed.
     #[cfg(test)]
     pub(super) const fn skip(&mut self, bytes: u64, sequence: u64) {
