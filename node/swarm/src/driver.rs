@@ -31,7 +31,7 @@ use crate::limits::{
     DIAL_ADDRESSES_MAX, GOODBYE_TIMEOUT, IDENTIFY_PROTOCOLS_MAX, IDENTIFY_TEXT_MAX, LISTEN_ADDRESSES_MAX,
     PENDING_OUTBOUND_MAX, WORKERS_MAX,
 };
-use crate::links::{CloseReason, Link};
+use crate::link::{CloseReason, Link};
 use crate::tunnel::open::TunnelDial;
 
 /// What handles ask of the driver.

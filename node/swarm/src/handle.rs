@@ -19,7 +19,7 @@ use crate::error::{DialError, LaneError, RequestError};
 use crate::guard::Bans;
 use crate::lanes::Shared;
 use crate::limits::{DEADLINE_MAX, DIAL_ADDRESSES_MAX};
-use crate::links::{LinkKind, Support};
+use crate::link::{LinkKind, Support};
 use crate::pool;
 use crate::shard::ShardLane;
 use crate::tunnel::lane::TunnelLane;

@@ -27,6 +27,7 @@ mod handle;
 mod handshakes;
 mod lanes;
 pub mod limits;
+mod link;
 mod links;
 mod muxer;
 mod ping;
@@ -45,7 +46,7 @@ pub use error::{DialError, LaneError, ReplyError, RequestError, StartError, Tunn
 pub use event::SwarmEvent;
 pub use guard::AddressFilter;
 pub use handle::{SwarmCounters, SwarmHandle};
-pub use links::LinkKind;
+pub use link::LinkKind;
 pub use shard::{BUSY_ANSWER, InboundLane, LaneStream, ShardLane};
 pub use shoal_protocol::NodeId;
 pub use start::{Inbound, Started, SwarmConfig, start};

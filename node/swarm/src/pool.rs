@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use crate::error::LaneError;
 use crate::lanes::upgrade::LaneKind;
 use crate::limits::{DEADLINE_MAX, IDLE_LANE_MAX, LANE_WAITERS_MAX, OUTBOUND_LANES_PER_PEER_MAX};
-use crate::links::{Link, OpenLane, PeerLinks, Support};
+use crate::link::{Link, OpenLane, Support};
+use crate::links::PeerLinks;
 use crate::shard::{LaneStream, ShardLane};
 
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use crate::control::client::ClientCommand;
 use crate::control::{client, server};
 use crate::error::LaneError;
 use crate::limits::{BUSY_ANSWER_TIMEOUT, LANES_REFUSED_MAX, STREAM_TIMEOUT};
-use crate::links::{CloseReason, Link, LinkEnds, OpenLane, Support};
+use crate::link::{CloseReason, Link, LinkEnds, OpenLane, Support};
 use crate::shard::{BUSY_ANSWER, InboundLane, LanePermits};
 use crate::tunnel::accept::{self, NoLane};
 

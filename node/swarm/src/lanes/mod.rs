@@ -30,7 +30,8 @@ use crate::control::server::InboundRequest;
 use crate::limits::{
     BUSY_ANSWERS_MAX, INBOUND_LANES_MAX, STRANGER_LANES_MAX, TUNNEL_ANSWERS_MAX, TUNNELS_MAX, WORKERS_MAX,
 };
-use crate::links::{CloseReason, Link, LinkFacts, PeerLinks};
+use crate::link::{CloseReason, Link, LinkFacts};
+use crate::links::PeerLinks;
 use crate::shard::InboundLane;
 use crate::tunnel::lane::TunnelLane;
 

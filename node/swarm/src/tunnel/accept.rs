@@ -18,7 +18,7 @@ use super::lane::TunnelLane;
 use super::slot::Life;
 use crate::lanes::Shared;
 use crate::limits::BUSY_ANSWER_TIMEOUT;
-use crate::links::Link;
+use crate::link::Link;
 
 /// Says yes.
 pub(crate) const ACCEPTED: u16 = 0;
@@ -104,7 +104,7 @@ mod tests {
     use crate::lanes::Who;
     use crate::lanes::upgrade::LaneProtocols;
     use crate::limits::TUNNELS_MAX;
-    use crate::links::LinkFacts;
+    use crate::link::LinkFacts;
 
     fn shared(tunnels: mpsc::Sender<TunnelLane>, members: &[NodeId], tunnel_strangers: bool) -> Shared {
         let members: BTreeSet<NodeId> = members.iter().copied().collect();

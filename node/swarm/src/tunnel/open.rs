@@ -23,7 +23,7 @@ use crate::error::LaneError;
 use crate::handle::SwarmHandle;
 use crate::lanes::upgrade::LaneKind;
 use crate::limits::{DEADLINE_MAX, TUNNEL_ATTEMPTS_MAX, TUNNEL_RETRY};
-use crate::links::{Link, OpenLane, Support};
+use crate::link::{Link, OpenLane, Support};
 
 /// A dial of the driver for a tunnel connection.
 #[derive(Debug)]
