@@ -16,8 +16,8 @@ use crate::identity::{self, IdentityError};
 use crate::node::{Node, StartError};
 use crate::problem::{Failure, Problem, with_causes};
 use crate::store_cli::{self, StoreArgs};
-use crate::vpn;
 use crate::vouchers::VoucherLogError;
+use crate::vpn;
 use crate::vpn::config::VpnArgs;
 
 /// Every exit code there is.

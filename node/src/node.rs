@@ -40,8 +40,8 @@ use crate::peers::Peers;
 use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
-use crate::vpn::start::{Host, Vpn, VpnFacts};
 use crate::vpn::VpnError;
+use crate::vpn::start::{Host, Vpn, VpnFacts};
 
 /// Default quota: 25 GB, or half the free space where that is less.
 const DEFAULT_QUOTA: u64 = 25_000_000_000;
@@ -152,7 +152,8 @@ impl Node {
         let node = identity::node_id(&key);
         let directory = Directory::new(node, config.network, &config.bootstrap, seed);
         let (vpn_config, vpn_key) = (config.vpn.clone(), key.clone());
-        let members = if config.open { Members::Everybody } else { Members::Listed(config.allow.iter().copied().collect()) };
+        let members =
+            if config.open { Members::Everybody } else { Members::Listed(config.allow.iter().copied().collect()) };
         let context = Arc::new(Context::new(Parts {
             store,
             network: config.network,

@@ -13,8 +13,6 @@ pub(crate) fn of(error: VpnError) -> Problem {
         VpnError::System(_) => {
             Problem::new(Failure::Other, what, "too many files or threads are open", "close some, and repeat")
         }
-        VpnError::Policy(_) => {
-            Problem::new(Failure::Usage, what, "a rule is mistyped", "correct the line it names")
-        }
+        VpnError::Policy(_) => Problem::new(Failure::Usage, what, "a rule is mistyped", "correct the line it names"),
     }
 }

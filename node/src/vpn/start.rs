@@ -139,7 +139,10 @@ impl Vpn {
             carriers: config.carriers,
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
         };
-        let local = policy::Local { pools: vec![config.pool.prefix(), network_prefix(&host.network)], ..policy::Local::default() };
+        let local = policy::Local {
+            pools: vec![config.pool.prefix(), network_prefix(&host.network)],
+            ..policy::Local::default()
+        };
         let rules = Arc::new(policy::Snapshot::compile(&policy::Document::built_in(), local, 1)?);
         let mut random = |out: &mut [u8]| {
             if getrandom::fill(out).is_err() {

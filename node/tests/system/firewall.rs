@@ -1,15 +1,17 @@
 //! Tables of nftables and switches: they do what they say, whole or not at all, and what others made stays.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket as StdSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::time::Duration;
 
 use shoal_engine::mesh::packet::Parsed;
-use shoal_protocol::mesh::prefix::Prefix;
+use shoal_engine::mesh::packet::offload::complete;
+use shoal_engine::mesh::packet::virtio::VirtioHeader;
 use shoal_node::vpn::system::firewall::{ExitRules, FirewallError, KillSwitch, Nft, Table};
 use shoal_node::vpn::system::sysctl::{Switch, SysctlError};
 use shoal_node::vpn::system::tun::{Tun, TunOptions, Written};
 use shoal_node::vpn::system::udp::{Batch, Sent, UdpOptions, UdpSocket};
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::{address, foreign_tables, framed, inside, next_to, packets_to, run, switch_on_loopback, tun};
 
@@ -79,20 +81,42 @@ fn the_kill_switch_lets_out_the_tunnel_and_nothing_else() {
     });
 }
 
-/// A UDP packet of a mesh peer, by a kernel that made its checksum.
+/// A UDP packet of a mesh peer, with the checksums its kernel made.
 fn from_peer(mesh: &Tun, source: &str, to: &str) {
     let (source, to) = (address(source), address(to));
-    let (IpAddr::V4(from), IpAddr::V4(target)) = (source.ip(), to.ip()) else { panic!("IPv4 only") };
-    let mut packet = vec![0x45, 0, 0, 29, 0, 0, 0x40, 0, 64, 17, 0, 0];
-    packet.extend(from.octets().iter().chain(&target.octets()));
+    let mut packet = match (source.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut packet = vec![0x45, 0, 0, 29, 0, 0, 0x40, 0, 64, 17, 0, 0];
+            packet.extend(from.octets().iter().chain(&to.octets()));
+            let sum: u32 = packet.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+            let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            packet
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut packet = vec![0x60, 0, 0, 0, 0, 9, 17, 64];
+            packet.extend(from.octets().iter().chain(&to.octets()));
+            packet
+        }
+        _ => panic!("two families"),
+    };
     packet.extend(source.port().to_be_bytes().iter().chain(&to.port().to_be_bytes()));
     packet.extend([0, 9, 0, 0, 1]);
-    let sum: u32 = packet[..20].chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
-    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
     let parsed = Parsed::of(&packet).unwrap();
-    shoal_engine::mesh::packet::offload::complete(&mut packet, &parsed).unwrap();
-    assert_eq!(mesh.write(&framed(&Default::default(), &packet)).unwrap(), Written::Taken);
+    complete(&mut packet, &parsed).unwrap();
+    assert_eq!(mesh.write(&framed(&VirtioHeader::default(), &packet)).unwrap(), Written::Taken);
+}
+
+/// The addresses of one family in the test of an exit.
+struct Side {
+    own: &'static str,
+    mesh: &'static str,
+    peer: &'static str,
+    far: &'static str,
+    let_in: &'static str,
+    denied: [&'static str; 2],
+    foreign: &'static str,
+    inbound: &'static str,
 }
 
 #[test]
@@ -100,45 +124,79 @@ fn an_exit_passes_on_masquerades_and_keeps_its_floor() {
     inside("firewall::an_exit_passes_on_masquerades_and_keeps_its_floor", || {
         let others = foreign();
         let mesh = tun(&TunOptions::new("shoal0", 1280), &[("100.64.0.1", 10), ("fd99::1", 64)]);
-        let wan = tun(&TunOptions::new("wan0", 1500), &[("192.0.2.1", 24)]);
+        let wan = tun(&TunOptions::new("wan0", 1500), &[("192.0.2.1", 24), ("2001:db8::1", 64)]);
         run("ip route add default dev wan0");
+        run("ip -6 route add default dev wan0");
         Switch::ForwardV4.set("1").unwrap();
+        Switch::ForwardV6.set("1").unwrap();
         let nft = Nft::find().unwrap();
         let table = Table::exit("home").unwrap();
         let rules = ExitRules {
             tun: "shoal0".into(),
             sources: prefixes(&["100.64.0.0/10", "fd99::/64"]),
-            allow: prefixes(&["100.64.0.1/32", "fd99::1/128", "10.5.0.0/16"]),
-            deny: prefixes(&["10.0.0.0/8", "127.0.0.0/8", "192.0.2.0/24", "100.64.0.0/10", "fc00::/7"]),
-            inbound: prefixes(&["192.0.2.77/32"]),
+            allow: prefixes(&["100.64.0.1/32", "fd99::1/128", "10.5.0.0/16", "fd05::/16"]),
+            deny: prefixes(&[
+                "10.0.0.0/8",
+                "127.0.0.0/8",
+                "192.0.2.0/24",
+                "100.64.0.0/10",
+                "fc00::/7",
+                "2001:db8::/64",
+            ]),
+            inbound: prefixes(&["192.0.2.77/32", "2001:db8::77/128"]),
         };
         nft.install(&rules.ruleset(table.clone()).unwrap()).unwrap();
 
         let away = |to: &str, source: &str| {
-            from_peer(&mesh, source, &format!("{to}:53"));
-            packets_to(&wan, to.parse().unwrap(), SOON).map(|(_, packet)| Parsed::of(&packet).unwrap().source)
+            let to: IpAddr = to.parse().unwrap();
+            from_peer(&mesh, source, &SocketAddr::new(to, 53).to_string());
+            packets_to(&wan, to, SOON).map(|(_, packet)| Parsed::of(&packet).unwrap().source)
         };
-        let own: Option<IpAddr> = Some("192.0.2.1".parse().unwrap());
-        assert_eq!(away("198.51.100.7", "100.64.0.2:4000"), own, "not passed on, or not masqueraded");
-        assert_eq!(away("10.5.0.1", "100.64.0.2:4000"), own, "let in by name");
-        assert_eq!(away("10.6.0.1", "100.64.0.2:4000"), None, "the floor in forward");
-        assert_eq!(away("192.0.2.9", "100.64.0.2:4000"), None, "the floor in forward");
-        assert_eq!(away("198.51.100.7", "10.1.1.1:4000"), None, "a source that is not the mesh's");
-        // The answer comes back to the peer; what nobody asked for does not, unless it is let in.
-        from_peer(&wan, "198.51.100.7:53", "192.0.2.1:4000");
-        let (_, answer) = next_to(&mesh, "100.64.0.2".parse().unwrap());
-        assert_eq!(Parsed::of(&answer).unwrap().source, "198.51.100.7".parse::<IpAddr>().unwrap());
-        from_peer(&wan, "203.0.113.1:1", "100.64.0.2:9");
-        assert_eq!(packets_to(&mesh, "100.64.0.2".parse().unwrap(), SOON), None);
-        from_peer(&wan, "192.0.2.77:1", "100.64.0.2:9");
-        next_to(&mesh, "100.64.0.2".parse().unwrap());
-
-        // The machine itself: its mesh address is for the mesh, its other one is not.
-        for (to, reached) in [("100.64.0.1:7000", true), ("192.0.2.1:7000", false)] {
-            let socket = StdSocket::bind(to).unwrap();
-            socket.set_read_timeout(Some(SOON)).unwrap();
-            from_peer(&mesh, "100.64.0.2:4000", to);
-            assert_eq!(socket.recv(&mut [0; 9]).is_ok(), reached, "{to}");
+        for side in [
+            Side {
+                own: "192.0.2.1",
+                mesh: "100.64.0.1",
+                peer: "100.64.0.2",
+                far: "198.51.100.7",
+                let_in: "10.5.0.1",
+                denied: ["10.6.0.1", "192.0.2.9"],
+                foreign: "10.1.1.1",
+                inbound: "192.0.2.77",
+            },
+            Side {
+                own: "2001:db8::1",
+                mesh: "fd99::1",
+                peer: "fd99::2",
+                far: "2001:db8:7::7",
+                let_in: "fd05::1",
+                denied: ["fd06::1", "2001:db8::9"],
+                foreign: "fd11::1",
+                inbound: "2001:db8::77",
+            },
+        ] {
+            let at = |address: &str, port| SocketAddr::new(address.parse().unwrap(), port).to_string();
+            let (own, peer) = (Some(side.own.parse::<IpAddr>().unwrap()), side.peer.parse::<IpAddr>().unwrap());
+            assert_eq!(away(side.far, &at(side.peer, 4000)), own, "not passed on, or not masqueraded");
+            assert_eq!(away(side.let_in, &at(side.peer, 4000)), own, "let in by name");
+            for denied in side.denied {
+                assert_eq!(away(denied, &at(side.peer, 4000)), None, "the floor in forward");
+            }
+            assert_eq!(away(side.far, &at(side.foreign, 4000)), None, "a source that is not the mesh's");
+            // The answer comes back to the peer; what nobody asked for does not, unless it is let in.
+            from_peer(&wan, &at(side.far, 53), &at(side.own, 4000));
+            let (_, answer) = next_to(&mesh, peer);
+            assert_eq!(Parsed::of(&answer).unwrap().source, side.far.parse::<IpAddr>().unwrap());
+            from_peer(&wan, &at(side.far, 1), &at(side.peer, 9));
+            assert_eq!(packets_to(&mesh, peer, SOON), None);
+            from_peer(&wan, &at(side.inbound, 1), &at(side.peer, 9));
+            next_to(&mesh, peer);
+            // The machine itself: its mesh address is for the mesh, its other one is not.
+            for (to, reached) in [(at(side.mesh, 7000), true), (at(side.own, 7000), false)] {
+                let socket = StdSocket::bind(&to).unwrap();
+                socket.set_read_timeout(Some(SOON)).unwrap();
+                from_peer(&mesh, &at(side.peer, 4001), &to);
+                assert_eq!(socket.recv(&mut [0; 9]).is_ok(), reached, "{to}");
+            }
         }
         let listed = run("nft -s list table inet shoal_exit_home");
         assert!(listed.contains("tcp option maxseg size set rt mtu") && listed.contains("masquerade"), "{listed}");

@@ -22,6 +22,10 @@ use shoal_node::vpn::system::tun::{BUFFER_LENGTH, FORM, Tun, TunOptions};
 
 /// Set in a process that is in namespaces of its own.
 const INSIDE: &str = "SHOAL_TEST_NAMESPACE";
+/// What the tests run beside the code they test.
+const PROGRAMS: &str = "ip, tc, nft, setpriv";
+/// Fails where one of them is missing, or the driver.
+const NEEDED: &str = "for p in ip tc nft setpriv; do command -v $p || exit 1; done; test -c /dev/net/tun";
 /// How long a test waits for what should come at once.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -41,14 +45,14 @@ fn inside_as(test: &str, starter: &[&str], body: impl FnOnce()) {
         return;
     }
     let unshare = ["--net", "--mount", "--"];
-    let possible = Command::new("unshare").args(unshare).args(starter).arg("true").output();
+    let possible = Command::new("unshare").args(unshare).args(starter).args(["sh", "-c", NEEDED]).output();
     match possible {
         Ok(output) if output.status.success() => {}
         why if std::env::var_os("CI").is_none() => {
-            say(&format!("system: SKIPPED {test}, no namespaces here: {why:?}"));
+            say(&format!("system: SKIPPED {test}, no root, {PROGRAMS} or /dev/net/tun here: {why:?}"));
             return;
         }
-        why => panic!("no namespaces here: {why:?}"),
+        why => panic!("no root, {PROGRAMS} or /dev/net/tun here: {why:?}"),
     }
     let mut command = Command::new("unshare");
     command.args(unshare).args(starter).arg(std::env::current_exe().unwrap());

@@ -132,7 +132,8 @@ impl Plane {
     /// A frame behind a relay header, which a neighbour brought: for this node, or for the next hop.
     fn relay_frame(&self, previous: &Link, relayed: &mut [u8], sink: &mut Sink) -> Result<(), String> {
         let tables = self.tables();
-        let route = |destination: &PeerHash, label: u16| match tables.routes.lookup_peer(destination, u64::from(label)) {
+        let route = |destination: &PeerHash, label: u16| match tables.routes.lookup_peer(destination, u64::from(label))
+        {
             Lookup::To { hop, .. } => Some(hop.peer),
             Lookup::Local | Lookup::Unreachable(_) => None,
         };

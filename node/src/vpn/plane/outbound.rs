@@ -137,4 +137,3 @@ const fn unreachable(why: shoal_engine::mesh::routing::snapshot::Unreachable) ->
         Unreachable::NoWay => "no-way",
     }
 }
-

@@ -133,7 +133,8 @@ impl Plane {
             while self.emit(&mut sending, ContentKind::Packet, most, &mut body, out)? {}
             return Ok(());
         }
-        let header = RelayHeader { class, hop_limit: HOP_LIMIT, flow_label: label, destination: link.peer, source: self.own };
+        let header =
+            RelayHeader { class, hop_limit: HOP_LIMIT, flow_label: label, destination: link.peer, source: self.own };
         let next = self.link(&hop).ok_or(NotSent::NoCarrier)?;
         loop {
             let length = {

@@ -46,8 +46,11 @@ impl Threads {
     pub(crate) fn start(plane: &Arc<Plane>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let receive_wake = Arc::new(Wake::new()?);
-        let mut threads =
-            Self { stop: Arc::clone(&stop), wakes: vec![Arc::clone(plane.wake()), Arc::clone(&receive_wake)], handles: vec![] };
+        let mut threads = Self {
+            stop: Arc::clone(&stop),
+            wakes: vec![Arc::clone(plane.wake()), Arc::clone(&receive_wake)],
+            handles: vec![],
+        };
         if plane.tun().is_some() {
             let (plane, stop) = (Arc::clone(plane), Arc::clone(&stop));
             threads.spawn("shoal-vpn-out", move || read_device(&plane, &stop))?;

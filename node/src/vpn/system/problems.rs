@@ -168,3 +168,32 @@ impl From<JournalError> for Problem {
         Self::new(failure, what, cause, next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_refusal_says_what_why_and_what_next() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        for (problem, failure, next) in [
+            (TunError::NotPermitted(denied()).into(), Failure::Denied, "CAP_NET_ADMIN"),
+            (TunError::NoDriver(missing()).into(), Failure::Denied, "modprobe tun"),
+            (TunError::DriverDenied(denied()).into(), Failure::Denied, "/dev/net/tun"),
+            (TunError::NameTaken("shoal0".into()).into(), Failure::Denied, "ip link"),
+            (TunError::BadName("a b".into()).into(), Failure::Usage, "another name"),
+            (TunError::Setup(NetlinkError::NotPermitted { doing: "x" }).into(), Failure::Denied, "CAP_NET_ADMIN"),
+            (FirewallError::NoProgram.into(), Failure::Denied, "apt install nftables"),
+            (JournalError::Full.into(), Failure::Other, "shoald vpn cleanup"),
+        ] {
+            let problem: Problem = problem;
+            let text = problem.to_string();
+            let [what, why, try_this] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+            assert!(what.starts_with("error: ") && why.starts_with("  why: "), "{text}");
+            assert!(try_this.starts_with("  try: ") && try_this.contains(next), "{text}");
+            assert_eq!(problem.failure, failure, "{text}");
+        }
+    }
+}

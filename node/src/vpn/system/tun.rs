@@ -13,9 +13,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
-use shoal_protocol::mesh::offloads::Offloads;
 use shoal_engine::mesh::packet::virtio::Form;
 use shoal_protocol::mesh::meta::SEGMENTS_MAX;
+use shoal_protocol::mesh::offloads::Offloads;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::is_interface_name;

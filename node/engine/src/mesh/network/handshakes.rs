@@ -50,14 +50,7 @@ impl Network {
         self.settle(env);
     }
 
-    fn handle_initiation(
-        &mut self,
-        bytes: &[u8],
-        from: Carrier,
-        via: Option<PeerHash>,
-        load: Load,
-        env: &mut Env<'_>,
-    ) {
+    fn handle_initiation(&mut self, bytes: &[u8], from: Carrier, via: Option<PeerHash>, load: Load, env: &mut Env<'_>) {
         let (source, length) = source_of(from, via);
         let source = source.get(..length).unwrap_or_default();
         match self.gate.examine(bytes, source, load, env.now.uptime_ms, env.random) {
@@ -86,7 +79,9 @@ impl Network {
     /// An authentic frame of session `index` came `from` there: for the first frame of a session, for each that comes
     /// another way than the one before, and otherwise as often as is convenient.
     pub fn handle_opened(&mut self, index: SessionIndex, from: Carrier, env: &mut Env<'_>) {
-        let Some(peer) = self.of_index(index, env, |sessions, cx| sessions.handle_opened(index, from, cx)) else { return };
+        let Some(peer) = self.of_index(index, env, |sessions, cx| sessions.handle_opened(index, from, cx)) else {
+            return;
+        };
         if let Some(state) = self.peers.get_mut(&peer) {
             state.path.handle_received(from, env.now);
         }

@@ -110,7 +110,8 @@ impl Network {
         if self.setup.carriers != Carriers::Lanes {
             let said = hello.endpoints.iter().map(|endpoint| endpoint.address());
             // Behind a translator the port is a guess, but where there is none it is right.
-            let seen = hello.endpoints.iter().filter_map(|endpoint| Some(SocketAddr::new(seen?, endpoint.address().port())));
+            let seen =
+                hello.endpoints.iter().filter_map(|endpoint| Some(SocketAddr::new(seen?, endpoint.address().port())));
             let overlay = self.tables_overlay();
             for address in said.chain(seen).filter(|address| !overlay.contains(address.ip())) {
                 if let Some(state) = self.peers.get_mut(&peer) {

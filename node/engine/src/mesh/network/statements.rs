@@ -146,8 +146,13 @@ impl Network {
         let membership = if is_member { Membership::Unticketed } else { Membership::None };
         match self.claims.handle_claim(claim, membership, env.now.wall) {
             Ok(true) => {
-                let statement =
-                    Statement { kind: FloodKind::Claim, signer: node, version: said.time.0, expires: said.expires, signed };
+                let statement = Statement {
+                    kind: FloodKind::Claim,
+                    signer: node,
+                    version: said.time.0,
+                    expires: said.expires,
+                    signed,
+                };
                 if self.flood.handle_news(statement, Some(from), env.now).is_err() {
                     self.refuse(Refused::Full);
                 }
@@ -205,8 +210,13 @@ impl Network {
             // An older one was ruled out above.
             let _ = sessions.set_peer_key(key);
         }
-        let statement =
-            Statement { kind: FloodKind::MeshKey, signer: node, version: epoch, expires: not_after, signed: signed.to_bytes() };
+        let statement = Statement {
+            kind: FloodKind::MeshKey,
+            signer: node,
+            version: epoch,
+            expires: not_after,
+            signed: signed.to_bytes(),
+        };
         if self.flood.handle_news(statement, from, env.now).is_err() {
             self.refuse(Refused::Full);
         }
