@@ -39,7 +39,7 @@ struct Cli {
 enum Command {
     /// Runs the node; makes what is missing
     #[command(after_help = EXIT_CODES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Makes identity and genesis of a named network, and says what others need to join
     Init(InitArgs),
     /// Prints the node's id

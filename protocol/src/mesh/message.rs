@@ -136,13 +136,13 @@ mod tests {
         assert_eq!(mapped.address().to_string(), "192.0.2.1:7");
         for bytes in [&[0; 5][..], &[1; 7], &[1; 17], &[0; 6], &[1, 1, 1, 1, 0, 0]] {
             let mut out = Vec::new();
-            minicbor::Encoder::new(&mut out).bytes(bytes).unwrap();
+            Encoder::new(&mut out).bytes(bytes).unwrap();
             assert!(minicbor::decode::<Endpoint>(&out).is_err(), "{bytes:?}");
         }
         let mut v6 = [0; 18];
         v6[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1, 0, 7]);
         let mut out = Vec::new();
-        minicbor::Encoder::new(&mut out).bytes(&v6).unwrap();
+        Encoder::new(&mut out).bytes(&v6).unwrap();
         assert!(minicbor::decode::<Endpoint>(&out).is_err(), "one address has one spelling");
     }
 

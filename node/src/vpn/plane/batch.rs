@@ -19,13 +19,16 @@ pub(crate) struct Batch {
     count: usize,
     /// A shorter frame was the last.
     is_closed: bool,
+    /// So many bytes were sent; the socket took no more.
+    sent: usize,
+    is_stuck: bool,
 }
 
 impl Batch {
     /// Whether a frame of at most `most` bytes for `to` can be added; if not, flush first.
     pub(crate) fn takes(&self, to: SocketAddr, most: usize) -> bool {
         let fits = self.end.saturating_add(most) <= BYTES;
-        self.count == 0 || (self.to == Some(to) && !self.is_closed && self.count < FRAMES_MAX && fits)
+        self.count == 0 || (self.to == Some(to) && !self.is_closed && !self.is_stuck && self.count < FRAMES_MAX && fits)
     }
 
     /// Memory for the next frame: all that is left.
@@ -64,13 +67,25 @@ impl Batch {
 
     /// Address, bytes and length of each frame but the last; none if the batch is empty.
     pub(crate) fn contents(&self) -> Option<(SocketAddr, &[u8], usize)> {
-        let bytes = self.memory.get(..self.end)?;
+        let bytes = self.memory.get(self.sent..self.end)?;
         (self.count > 0).then_some((self.to?, bytes, self.length))
     }
 
     /// Empties it.
     pub(crate) const fn clear(&mut self) {
         (self.end, self.length, self.count, self.is_closed) = (0, 0, 0, false);
+        (self.sent, self.is_stuck) = (0, false);
+    }
+
+    /// The socket took so many bytes more: the rest stays until it has room.
+    pub(crate) const fn keep_after(&mut self, taken: usize) {
+        self.sent = self.sent.saturating_add(taken);
+        self.is_stuck = true;
+    }
+
+    /// Whether a full socket left something here.
+    pub(crate) const fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 }
 

@@ -16,7 +16,7 @@ use shoal_protocol::mesh::meta::Meta;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::relay::RelayHeader;
 use shoal_protocol::mesh::session::MessageKind;
-use shoal_protocol::mesh::session::content::{ContentKind, Control};
+use shoal_protocol::mesh::session::content::Control;
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, PathId};
 
 use super::link::{Held, Link};
@@ -143,9 +143,9 @@ impl Plane {
                 let frame = relayed.get_mut(RelayHeader::LEN..).unwrap_or_default();
                 self.try_frame(frame, (Carrier::Routed, Some(header.source)), Some(header), sink)
             }
-            RelayStep::Forward { next, .. } => {
+            RelayStep::Forward { next, header } => {
                 let next = self.link(&next).ok_or("no-carrier")?;
-                let sent = self.send_body(&next, ContentKind::Relayed, relayed, &mut sink.out);
+                let sent = self.submit_relayed(&next, header.class, header.flow_label, relayed, &mut sink.out);
                 sent.map_err(|reason| reason.to_string())
             }
         }

@@ -14,6 +14,8 @@ use crate::vpn::system::wake::Wake;
 const WAITING_MAX: usize = 128 * 1024;
 /// Bytes given to the lane at once: what its batch takes, lengths included.
 const BATCH_BYTES: usize = 128 * 1024;
+/// Frames that may wait: as many of the shortest packets as WAITING_MAX bytes have room for.
+const FRAMES_MAX: usize = 2048;
 /// Frames whose memory is kept to be used again.
 const SPARE_MAX: usize = 8;
 
@@ -40,14 +42,14 @@ struct Shared {
 /// The packet half's end.
 #[derive(Debug)]
 pub(crate) struct LaneQueue {
-    frames: mpsc::UnboundedSender<LaneFrame>,
+    frames: mpsc::Sender<LaneFrame>,
     shared: Arc<Shared>,
 }
 
 impl LaneQueue {
     /// Whether another frame is taken now.
     pub(crate) fn has_room(&self) -> bool {
-        self.shared.waiting.load(Ordering::Acquire) < WAITING_MAX
+        self.shared.waiting.load(Ordering::Acquire) < WAITING_MAX && self.frames.capacity() > 0
     }
 
     /// Memory of at least `length` bytes for a frame.
@@ -62,26 +64,24 @@ impl LaneQueue {
 
     /// Hands a frame over; it is lost if the lane is gone.
     pub(crate) fn push(&self, frame: LaneFrame) {
-        self.shared.waiting.fetch_add(frame.length, Ordering::AcqRel);
-        // The task is gone with its lane; the control half hears of that by itself.
-        let _ = self.frames.send(frame);
+        let length = frame.length;
+        self.shared.waiting.fetch_add(length, Ordering::AcqRel);
+        if self.frames.try_send(frame).is_err() {
+            // Gone with its lane, of which the control half hears by itself, or full of words in between.
+            self.shared.waiting.fetch_sub(length, Ordering::AcqRel);
+        }
     }
 }
 
 /// A queue and the task that empties it into `writer`. The task ends with the lane, or when the queue is dropped; frames
 /// that still wait are lost then. `room` is woken when a full queue has room again.
 pub(crate) fn start(writer: TunnelWriter, room: Arc<Wake>) -> (LaneQueue, impl Future<Output = ()>) {
-    let (sender, frames) = mpsc::unbounded_channel();
+    let (sender, frames) = mpsc::channel(FRAMES_MAX);
     let shared = Arc::new(Shared::default());
     (LaneQueue { frames: sender, shared: Arc::clone(&shared) }, run(writer, frames, shared, room))
 }
 
-async fn run(
-    mut writer: TunnelWriter,
-    mut frames: mpsc::UnboundedReceiver<LaneFrame>,
-    shared: Arc<Shared>,
-    room: Arc<Wake>,
-) {
+async fn run(mut writer: TunnelWriter, mut frames: mpsc::Receiver<LaneFrame>, shared: Arc<Shared>, room: Arc<Wake>) {
     let mut next = None;
     let mut batch: Vec<LaneFrame> = Vec::new();
     loop {
@@ -113,7 +113,7 @@ async fn run(
             spare.extend(batch.drain(..).take(left).map(|frame| frame.memory));
         }
         batch.clear();
-        if before >= WAITING_MAX && room.wake().is_err() {
+        if (before >= WAITING_MAX || frames.len() >= FRAMES_MAX / 2) && room.wake().is_err() {
             tracing::debug!("a full tunnel lane has room again, and nobody can be woken");
         }
         if sent.is_err() {

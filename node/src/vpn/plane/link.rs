@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shoal_engine::mesh::qos::Queue;
 use shoal_engine::mesh::session::{Dropped, Installed, RxHalf, Traffic, TxHalf};
 use shoal_engine::path::fence::FenceGate;
 use shoal_engine::path::{Carrier, Ways};
@@ -15,6 +16,7 @@ use shoal_protocol::mesh::session::frame::PathId;
 use shoal_protocol::mesh::session::handshake::Offer;
 
 use super::lane::LaneQueue;
+use super::queue::Waiting;
 
 /// Packets that wait for a session: a few, for who asks first asks again soon.
 const PARKED_MAX: usize = 32;
@@ -37,6 +39,8 @@ pub(super) struct Sending {
     pub(super) lane: Option<LaneQueue>,
     /// Carriers that packets went on since the control half last asked.
     pub(super) used: Vec<Carrier>,
+    /// Packets whose turn on this link has not come; there while it is full.
+    pub(super) queue: Option<Box<Queue<Waiting>>>,
     /// Packets, each with its virtio header, that wait for a session.
     parked: Vec<Vec<u8>>,
     parked_bytes: usize,
@@ -156,6 +160,7 @@ impl Link {
             ways: Ways::None,
             lane: None,
             used: Vec::new(),
+            queue: None,
             parked: Vec::new(),
             parked_bytes: 0,
             is_wanted: false,

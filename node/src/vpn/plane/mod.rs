@@ -3,6 +3,7 @@
 //!
 //! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
 //! - [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
+//! - [`queue`]: whose turn it is where a link is full.
 //! - [`inbound`]: a frame to a packet, to the next hop, or to the control half.
 //! - [`threads`]: who calls them. [`counters`]: what was passed and what was not.
 //!
@@ -15,10 +16,11 @@ pub(crate) mod inbound;
 pub(crate) mod lane;
 pub(crate) mod link;
 mod outbound;
+mod queue;
 pub(crate) mod send;
 pub(crate) mod threads;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -37,6 +39,7 @@ use tokio::sync::mpsc;
 
 use self::counters::Counters;
 use self::link::Link;
+use self::queue::Socket;
 use self::send::Outlet;
 use crate::vpn::system::tun::Tun;
 use crate::vpn::system::udp::UdpSocket;
@@ -79,7 +82,9 @@ pub(crate) struct Plane {
     own: PeerHash,
     tun: Option<Tun>,
     /// At most one a family.
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Socket>,
+    /// Links with packets that wait for their turn, each once, in the order of their turns.
+    waiting: Mutex<VecDeque<Arc<Link>>>,
     tables: RwLock<Arc<Tables>>,
     /// As many as the control half has peers.
     links: RwLock<HashMap<PeerHash, Arc<Link>>>,
@@ -108,7 +113,8 @@ impl Plane {
         Self {
             own: parts.own,
             tun: parts.tun,
-            sockets: parts.sockets,
+            sockets: parts.sockets.into_iter().map(Socket::new).collect(),
+            waiting: Mutex::default(),
             tables: RwLock::new(Arc::new(parts.tables)),
             links: RwLock::default(),
             sessions: RwLock::default(),
@@ -172,17 +178,12 @@ impl Plane {
         Arc::clone(links.entry(peer).or_insert_with(|| Arc::new(Link::new(peer, node))))
     }
 
-    /// Forgets a peer without sessions.
-    pub(crate) fn remove_link(&self, peer: &PeerHash) {
-        self.links.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
-    }
-
     fn session(&self, index: SessionIndex) -> Option<Arc<Link>> {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
     }
 
-    fn socket(&self, to: SocketAddr) -> Option<&UdpSocket> {
-        self.sockets.iter().find(|socket| socket.facts().local.is_ipv4() == to.is_ipv4())
+    fn socket(&self, to: SocketAddr) -> Option<&Socket> {
+        self.sockets.iter().find(|socket| socket.udp.facts().local.is_ipv4() == to.is_ipv4())
     }
 
     pub(crate) fn uptime_us(&self) -> u64 {

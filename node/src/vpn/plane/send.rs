@@ -33,6 +33,8 @@ pub(crate) struct Outlet {
     batch: Batch,
     /// Of the longest frame; made when first needed.
     scratch: Vec<u8>,
+    /// Keeps what a full socket did not take, and says so; else it is waited for a little, and then lost.
+    is_patient: bool,
 }
 
 /// A packet to be sent.
@@ -62,9 +64,6 @@ pub(super) enum NotSent {
     /// Its parts contradict each other.
     #[error("bad-offload")]
     BadOffload,
-    /// The lane has too much waiting.
-    #[error("lane-full")]
-    LaneFull,
     /// The session carries nothing more.
     #[error("exhausted")]
     Exhausted,
@@ -209,9 +208,6 @@ impl Plane {
             Ways::None | Ways::One { on: Carrier::Routed, .. } => Err(NotSent::NoCarrier),
             Ways::One { on: Carrier::Lanes, path } => {
                 let lane = sending.lane.as_ref().ok_or(NotSent::NoCarrier)?;
-                if !lane.has_room() {
-                    return Err(NotSent::LaneFull);
-                }
                 let mut frame = LaneFrame { memory: lane.memory(memory), length: 0 };
                 let Some(length) = seal(sending, path, kind, &mut frame.memory, body)? else { return Ok(false) };
                 frame.length = length;
@@ -223,7 +219,7 @@ impl Plane {
             }
             Ways::One { on: Carrier::Udp(to), path } => {
                 if !out.batch.takes(to, memory) {
-                    self.flush(out);
+                    self.empty(out);
                 }
                 let at = out.batch.end();
                 let Some(length) = seal(sending, path, kind, out.batch.room(), body)? else { return Ok(false) };
@@ -253,7 +249,7 @@ impl Plane {
             Added::Open => {}
             Added::Full => self.flush(out),
             Added::Longer { length } => {
-                self.flush(out);
+                self.empty(out);
                 out.batch.begin_with(at, to, length);
             }
         }
@@ -272,7 +268,7 @@ impl Plane {
                 }
             }
             Carrier::Udp(to) => {
-                self.flush(out);
+                self.empty(out);
                 if let Some(room) = out.batch.room().get_mut(..bytes.len()) {
                     room.copy_from_slice(bytes);
                     out.batch.add(to, bytes.len());
@@ -293,7 +289,7 @@ impl Plane {
                 self.send_routed(&link, &header, bytes, out);
             }
             (Carrier::Udp(to), None) => {
-                self.flush(out);
+                self.empty(out);
                 if let Some(room) = out.batch.room().get_mut(..bytes.len()) {
                     room.copy_from_slice(bytes);
                     out.batch.add(to, bytes.len());
@@ -382,27 +378,57 @@ impl Plane {
         link.sending().ways = choice.ways;
     }
 
+    /// Sends what is in the batch, and if the socket is full waits for it a little: there is room for other frames then.
+    fn empty(&self, out: &mut Outlet) {
+        let was_patient = std::mem::replace(&mut out.is_patient, false);
+        if let Some(socket) = out.batch.contents().filter(|_| out.is_stuck()).and_then(|(to, ..)| self.socket(to)) {
+            socket.set_full(false);
+        }
+        self.flush(out);
+        out.is_patient = was_patient;
+    }
+
     /// Sends what is in the batch.
     pub(super) fn flush(&self, out: &mut Outlet) {
-        if let Some((to, bytes, length)) = out.batch.contents()
-            && let Err(reason) = self.send_datagrams(to, bytes, length)
-        {
-            self.counters.drop(reason);
+        if let Some((to, bytes, length)) = out.batch.contents() {
+            match self.send_datagrams(to, bytes, length, out.is_patient) {
+                Ok(None) => {}
+                Ok(Some(taken)) => return out.batch.keep_after(taken),
+                Err(reason) => self.counters.drop(reason),
+            }
         }
         out.batch.clear();
     }
 
-    fn send_datagrams(&self, to: SocketAddr, mut bytes: &[u8], length: usize) -> Result<(), &'static str> {
+    /// Sends datagrams; says how many bytes a full socket took, if the rest is to be kept.
+    fn send_datagrams(
+        &self,
+        to: SocketAddr,
+        mut bytes: &[u8],
+        length: usize,
+        is_patient: bool,
+    ) -> Result<Option<usize>, &'static str> {
         let socket = self.socket(to).ok_or("no-socket")?;
         for _ in 0..FULL_WAITS {
-            match socket.send(&udp::Batch { to, from: None, ecn: None, bytes, length }) {
-                Ok(Sent::All) => return Ok(()),
+            match socket.udp.send(&udp::Batch { to, from: None, ecn: None, bytes, length }) {
+                Ok(Sent::All) => {
+                    socket.note(bytes.len(), false, self.uptime_us());
+                    if is_patient {
+                        socket.set_full(false);
+                    }
+                    return Ok(None);
+                }
                 Ok(Sent::TooLong(_)) => return Err("datagram-too-long"),
                 Ok(Sent::Full(taken)) => {
+                    socket.note(taken, true, self.uptime_us());
+                    if is_patient {
+                        socket.set_full(true);
+                        return Ok(Some(taken));
+                    }
                     bytes = bytes.get(taken..).unwrap_or_default();
                     let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(FULL_WAIT.subsec_nanos()) };
                     // Whether it is writable then or not, it is tried again.
-                    let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&wait));
+                    let _ = poll(&mut [PollFd::new(&socket.udp, PollFlags::OUT)], Some(&wait));
                 }
                 Err(error) => {
                     tracing::trace!(%error, %to, "datagrams not sent");
@@ -415,6 +441,16 @@ impl Plane {
 }
 
 impl Outlet {
+    /// Of the thread that waits for full sockets.
+    pub(super) fn patient() -> Self {
+        Self { is_patient: true, ..Self::default() }
+    }
+
+    /// Whether it holds what a full socket did not take.
+    pub(super) const fn is_stuck(&self) -> bool {
+        self.batch.is_stuck()
+    }
+
     /// Takes the scratch memory out; it is to be put back.
     fn take_scratch(&mut self) -> Vec<u8> {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -422,14 +458,6 @@ impl Outlet {
             scratch.resize(FRAME_MAX, 0);
         }
         scratch
-    }
-
-    /// Fills the start of the scratch memory; says whether it fits.
-    pub(super) fn fill(&mut self, bytes: &[u8]) -> bool {
-        let mut scratch = self.take_scratch();
-        let fits = scratch.get_mut(..bytes.len()).map(|target| target.copy_from_slice(bytes)).is_some();
-        self.scratch = scratch;
-        fits
     }
 }
 

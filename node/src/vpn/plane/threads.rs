@@ -95,7 +95,7 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
 fn read_device(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
     let Some(device) = plane.tun() else { return Ok(()) };
     let mut buffer = vec![0; tun::BUFFER_LENGTH];
-    let mut out = Outlet::default();
+    let mut out = Outlet::patient();
     while !stop.load(Ordering::Acquire) {
         let mut count = 0;
         while count < BURST
@@ -105,8 +105,11 @@ fn read_device(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
             count = count.saturating_add(1);
         }
         plane.flush(&mut out);
+        plane.serve_waiting(&mut out);
         if count < BURST {
-            wait(&mut [PollFd::new(device, PollFlags::IN), PollFd::new(&**plane.wake(), PollFlags::IN)], None)?;
+            let mut fds = vec![PollFd::new(device, PollFlags::IN), PollFd::new(&**plane.wake(), PollFlags::IN)];
+            fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
+            wait(&mut fds, None)?;
             plane.wake().take()?;
         }
     }
@@ -121,7 +124,7 @@ fn read_sockets(plane: &Plane, woken: &Wake, stop: &AtomicBool) -> io::Result<()
     while !stop.load(Ordering::Acquire) {
         let mut any = false;
         for socket in &plane.sockets {
-            any |= receive(plane, socket, &mut memory, &mut metas, &mut sink)?;
+            any |= receive(plane, &socket.udp, &mut memory, &mut metas, &mut sink)?;
         }
         let holds = plane.links().iter().any(|link| link.receiving().holds());
         if holds {
@@ -129,7 +132,7 @@ fn read_sockets(plane: &Plane, woken: &Wake, stop: &AtomicBool) -> io::Result<()
         }
         if !any {
             let mut fds: Vec<PollFd<'_>> =
-                plane.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+                plane.sockets.iter().map(|socket| PollFd::new(&socket.udp, PollFlags::IN)).collect();
             fds.push(PollFd::new(woken, PollFlags::IN));
             wait(&mut fds, holds.then_some(HELD_LOOK))?;
             woken.take()?;

@@ -218,6 +218,15 @@ impl UdpSocket {
         sent
     }
 
+    /// Changes how many bytes may wait to be sent; the kernel has a least number of its own.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        sockopt::set_socket_send_buffer_size(&self.socket, bytes)?;
+        Ok(())
+    }
+
     /// Receives into as many buffers as there are and the kernel fills, [`BATCH_SIZE`] at most, and says how many; 0 if
     /// there is nothing just now. Buffers should have [`BUFFER_LENGTH`] bytes; [`datagrams`] finds what is in each.
     ///

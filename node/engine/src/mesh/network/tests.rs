@@ -311,7 +311,7 @@ impl World {
                 self.deliver(to, parcel);
             }
             self.uptime_ms += STEP_MS;
-            if self.uptime_ms % 50 == 0 {
+            if self.uptime_ms.is_multiple_of(50) {
                 (0..self.nodes.len()).for_each(|at| self.event(at, Network::handle_timeout));
             }
         }

@@ -7,12 +7,14 @@ pub mod bucket;
 pub mod classify;
 pub mod codel;
 pub mod limits;
+pub mod pace;
 pub mod queue;
 
 pub use bucket::{Bucket, Rate};
 pub use classify::classify;
 pub use codel::Codel;
 pub use limits::{Protocol, RateLimits};
+pub use pace::Pace;
 pub use queue::{Queue, QueueDrop, Taken};
 
 /// Bytes of a full packet on an Ethernet link, the quantum of RFC 8290 5.2.4: what one flow may send before another.
