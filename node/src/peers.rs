@@ -96,7 +96,10 @@ impl Peers {
                 tracing::warn!(lost, "events of the swarm were lost; connections are counted anew");
                 engine.directory.reconcile(&self.swarm.connected(), now);
             }
-            SwarmEvent::Listening { .. } | SwarmEvent::ObservedAddress { .. } | SwarmEvent::Identified { .. } => {}
+            SwarmEvent::Listening { .. }
+            | SwarmEvent::ObservedAddress { .. }
+            | SwarmEvent::Identified { .. }
+            | SwarmEvent::TunnelGone { .. } => {}
         }
     }
 

@@ -2,7 +2,8 @@
 
 use crate::id::NodeId;
 
-/// What a connection is for, stated on its control lane; duplicates are resolved per peer and purpose.
+/// What a connection is for: tunnel frames once a tunnel lane was opened on it, else everything. Each pair of nodes has
+/// one of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
     /// Storage transfers and control.

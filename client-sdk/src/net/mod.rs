@@ -72,7 +72,9 @@ impl LaneTransport {
             LaneError::NotConnected => TransferError::Unreachable(error.to_string()),
             LaneError::Unsupported => TransferError::Protocol(error.to_string()),
             LaneError::Timeout(_) => TransferError::TooSlow,
-            LaneError::Closed => TransferError::Lost(error.to_string()),
+            // Of tunnels alone: a shard lane is refused otherwise.
+            LaneError::Denied => TransferError::refused(Refusal::Denied),
+            LaneError::Closed | LaneError::TunnelOpen => TransferError::Lost(error.to_string()),
         })
     }
 }

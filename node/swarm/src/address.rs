@@ -82,6 +82,13 @@ pub(crate) fn ip_of_multiaddr(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
+/// Whether an address (without `/p2p`) leads over TCP alone.
+pub(crate) fn is_tcp(address: &Multiaddr) -> bool {
+    let mut parts = address.iter();
+    parts.next().is_some_and(|host| is_host(&host))
+        && matches!((parts.next(), parts.next()), (Some(Protocol::Tcp(_)), None))
+}
+
 /// An address without its last `/p2p` part, and the peer that part names.
 pub(crate) fn parse(text: &str) -> Result<(Multiaddr, Option<NodeId>), AddressError> {
     let mut address = parse_any(text)?;

@@ -17,6 +17,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent as Libp2pEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify};
 use shoal_protocol::NodeId;
+use shoal_protocol::link::Purpose;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -26,13 +27,18 @@ use crate::error::DialError;
 use crate::event::{EventSink, SwarmEvent};
 use crate::guard::Bans;
 use crate::lanes::{LanesEvent, Shared, node_of, without_peer};
-use crate::limits::{GOODBYE_TIMEOUT, IDENTIFY_PROTOCOLS_MAX, IDENTIFY_TEXT_MAX, LISTEN_ADDRESSES_MAX, WORKERS_MAX};
-use crate::links::CloseReason;
+use crate::limits::{
+    DIAL_ADDRESSES_MAX, GOODBYE_TIMEOUT, IDENTIFY_PROTOCOLS_MAX, IDENTIFY_TEXT_MAX, LISTEN_ADDRESSES_MAX,
+    PENDING_OUTBOUND_MAX, WORKERS_MAX,
+};
+use crate::link::{CloseReason, Link};
+use crate::tunnel::open::TunnelDial;
 
 /// What handles ask of the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     Dial(DialRequest),
+    DialTunnel(TunnelDial),
     Disconnect { peer: PeerId, done: oneshot::Sender<()> },
 }
 
@@ -44,6 +50,8 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: EventSink,
     pub(crate) dials: Dials,
+    /// Dials for tunnel connections, at most [`PENDING_OUTBOUND_MAX`].
+    pub(crate) tunnel_dials: BTreeMap<ConnectionId, oneshot::Sender<Arc<Link>>>,
     pub(crate) listening: Listening,
     /// Cancelled when the driver has ended.
     pub(crate) done: CancellationToken,
@@ -103,6 +111,7 @@ impl Driver {
         self.shared.stop.cancel();
         self.commands.close();
         self.dials.stop();
+        self.tunnel_dials.clear();
         let workers = Arc::clone(&self.shared.workers);
         let all = u32::try_from(WORKERS_MAX).unwrap_or(u32::MAX);
         self.drive_until(async move { drop(workers.acquire_many_owned(all).await) }).await;
@@ -142,6 +151,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Dial(request) => self.on_dial(request),
+            Command::DialTunnel(dial) => self.on_dial_tunnel(dial),
             Command::Disconnect { peer, done } => {
                 let _ = self.swarm.disconnect_peer_id(peer);
                 let _ = done.send(());
@@ -168,6 +178,17 @@ impl Driver {
         }
         if let Some(request) = self.dials.join(request) {
             self.start_dial(vec![request]);
+        }
+    }
+
+    /// Dials beside what there is. Where that cannot begin the dropped reply says so.
+    fn on_dial_tunnel(&mut self, mut dial: TunnelDial) {
+        let guard = &self.swarm.behaviour().guard;
+        dial.addresses.retain(|address| !guard.is_filtered(address));
+        let Some(options) = known_peer(dial.peer, dial.addresses) else { return };
+        let connection = options.connection_id();
+        if self.tunnel_dials.len() < PENDING_OUTBOUND_MAX as usize && self.swarm.dial(options).is_ok() {
+            self.tunnel_dials.insert(connection, dial.reply);
         }
     }
 
@@ -204,6 +225,7 @@ impl Driver {
             }
             Libp2pEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 let target = peer_id.as_ref().and_then(node_of);
+                self.tunnel_dials.remove(&connection_id);
                 let waiters = self.dials.failed(connection_id, explain(&error, target));
                 self.start_dial(waiters);
             }
@@ -225,6 +247,12 @@ impl Driver {
     fn on_established(&mut self, peer_id: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint, first: bool) {
         let peer = node_of(&peer_id);
         self.dials.connected(connection, peer);
+        if let Some(reply) = self.tunnel_dials.remove(&connection)
+            && let Some(link) = peer.and_then(|peer| self.shared.links.find(&peer, connection))
+        {
+            link.set_purpose(Purpose::Tunnel);
+            let _ = reply.send(link);
+        }
         if let (Some(peer), true) = (peer, first) {
             let address = without_peer(endpoint.get_remote_address()).to_string();
             self.events.send(SwarmEvent::Connected { peer, address, outbound: endpoint.is_dialer() });
@@ -242,6 +270,7 @@ impl Driver {
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Lanes(LanesEvent::Closing { peer, reason }) => self.on_closing(peer, reason),
+            BehaviourEvent::Lanes(LanesEvent::TunnelGone { peer }) => self.events.send(SwarmEvent::TunnelGone { peer }),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 if let Some(peer) = node_of(&peer_id) {
                     self.on_identified(peer, &info);
@@ -275,6 +304,8 @@ impl Driver {
         let observed = with_own_peer(&info.observed_addr, *self.swarm.local_peer_id());
         self.events.send(SwarmEvent::ObservedAddress { peer, address: observed });
         let protocols = info.protocols.iter().take(IDENTIFY_PROTOCOLS_MAX).map(|name| cut(name.as_ref())).collect();
+        let said: Vec<Multiaddr> = info.listen_addrs.iter().take(DIAL_ADDRESSES_MAX).map(without_peer).collect();
+        self.shared.links.book().add_said(peer, &said);
         let addresses = info.listen_addrs.iter().map(ToString::to_string);
         let short = addresses.filter(|text| text.len() <= crate::limits::ADDRESS_TEXT_MAX);
         self.events.send(SwarmEvent::Identified {
@@ -289,16 +320,18 @@ impl Driver {
 /// A known peer is dialled at all addresses at once, an unknown one at the first.
 fn dial_options(request: &DialRequest) -> Option<DialOpts> {
     match request.target {
-        Some(target) => {
-            let peer = PeerId::from_bytes(&target.to_peer_id_bytes()).ok()?;
-            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always);
-            Some(options.addresses(request.addresses.clone()).build())
-        }
+        Some(target) => known_peer(target, request.addresses.clone()),
         None => {
             let address = request.addresses.first()?.clone();
             Some(DialOpts::unknown_peer_id().address(address).build())
         }
     }
+}
+
+/// A dial of a known peer at all addresses; none without an address.
+fn known_peer(peer: NodeId, addresses: Vec<Multiaddr>) -> Option<DialOpts> {
+    let peer = PeerId::from_bytes(&peer.to_peer_id_bytes()).ok().filter(|_| !addresses.is_empty())?;
+    Some(DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build())
 }
 
 /// Longest a stop takes: two bounded steps and some slack.

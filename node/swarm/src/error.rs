@@ -154,16 +154,16 @@ impl RequestError {
     }
 }
 
-/// Why there is no shard lane. Found inside the [`io::Error`] of a lane when the remote's answer arrives later.
+/// Why there is no shard or tunnel lane. Found inside the [`io::Error`] of a lane when the remote's answer arrives later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LaneError {
     /// No connection to the peer.
     #[error("not connected to this peer")]
     NotConnected,
     /// The peer speaks libp2p, not our protocol or not our network's.
-    #[error("the peer does not speak this network's shard protocol")]
+    #[error("the peer does not speak this network's lane protocol")]
     Unsupported,
-    /// Too many callers wait for a lane to this peer here.
+    /// Too many callers wait for a lane to this peer here, or no tunnel lane is left here.
     #[error("too many callers wait for a lane to this peer")]
     Busy,
     /// The peer answered BUSY: its lanes are all taken.
@@ -175,13 +175,19 @@ pub enum LaneError {
     /// The connection ended.
     #[error("the connection ended")]
     Closed,
+    /// Of tunnels: the peer is a stranger here, or we are one there.
+    #[error("no tunnel with a node that is no member")]
+    Denied,
+    /// A tunnel lane to this peer is open; there is one at a time, and its owner holds it.
+    #[error("a tunnel lane to this peer is open already")]
+    TunnelOpen,
 }
 
 impl LaneError {
     /// Whether the same call may work later.
     #[must_use]
     pub const fn retryable(&self) -> bool {
-        !matches!(self, Self::Unsupported)
+        !matches!(self, Self::Unsupported | Self::Denied)
     }
 
     /// The lane error inside the I/O error of a [`crate::ShardLane`], if it is one.
@@ -197,9 +203,45 @@ impl From<LaneError> for io::Error {
             LaneError::Timeout(_) => io::ErrorKind::TimedOut,
             LaneError::Unsupported => io::ErrorKind::Unsupported,
             LaneError::Busy | LaneError::RemoteBusy => io::ErrorKind::ConnectionRefused,
+            LaneError::Denied => io::ErrorKind::PermissionDenied,
+            LaneError::TunnelOpen => io::ErrorKind::AlreadyExists,
             LaneError::NotConnected | LaneError::Closed => io::ErrorKind::NotConnected,
         };
         Self::new(kind, error)
+    }
+}
+
+/// Why a frame was not read from or written to a tunnel lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TunnelError {
+    /// The lane ended: its connection did, the peer dropped it, or a newer lane took its place.
+    #[error("the tunnel lane ended")]
+    Closed,
+    /// It ended within a frame.
+    #[error("the tunnel lane ended within a frame")]
+    Cut,
+    /// The peer sent a frame of no bytes.
+    #[error("a tunnel frame without bytes")]
+    EmptyFrame,
+    /// A frame to be sent is empty or too long.
+    #[error("a tunnel frame of {bytes} bytes; 1 to {max} are allowed", max = crate::limits::TUNNEL_FRAME_MAX)]
+    FrameLength {
+        /// Bytes of the frame.
+        bytes: usize,
+    },
+    /// The frames of one call are too much.
+    #[error("a batch of {bytes} bytes with lengths; at most {max} are written at once", max = crate::limits::TUNNEL_BATCH_MAX)]
+    BatchTooLarge {
+        /// Bytes of all frames, two more each.
+        bytes: usize,
+    },
+}
+
+impl TunnelError {
+    /// Whether a new lane may carry the same frames.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        matches!(self, Self::Closed | Self::Cut | Self::EmptyFrame)
     }
 }
 

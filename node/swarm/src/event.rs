@@ -25,6 +25,11 @@ pub enum SwarmEvent {
         /// Who.
         peer: NodeId,
     },
+    /// The connection of a peer's tunnel lane is gone, and the lane with it.
+    TunnelGone {
+        /// Who.
+        peer: NodeId,
+    },
     /// A listener is bound to a further address.
     Listening {
         /// Ends in our own `/p2p`.

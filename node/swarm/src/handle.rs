@@ -1,6 +1,7 @@
 //! What callers hold: a cheap handle that asks the driver, the table of links and the lanes.
 //! No call waits for a full queue: it answers Busy at once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,9 +19,11 @@ use crate::error::{DialError, LaneError, RequestError};
 use crate::guard::Bans;
 use crate::lanes::Shared;
 use crate::limits::{DEADLINE_MAX, DIAL_ADDRESSES_MAX};
-use crate::links::{LinkKind, Support};
+use crate::link::{LinkKind, Support};
 use crate::pool;
 use crate::shard::ShardLane;
+use crate::tunnel::lane::TunnelLane;
+use crate::tunnel::open;
 
 /// A running swarm. Clones share it; when the last one is dropped the swarm stops.
 #[derive(Clone)]
@@ -95,6 +98,9 @@ impl SwarmHandle {
         if target == Some(self.local) {
             return Err(DialError::Ourselves);
         }
+        if let Some(target) = target {
+            self.shared.links.book().add(target, &parsed);
+        }
         let (reply, answer) = oneshot::channel();
         let command = Command::Dial(DialRequest { target, addresses: parsed, reply });
         self.commands.try_send(command).map_err(|error| match error {
@@ -132,6 +138,24 @@ impl SwarmHandle {
     /// lane: [`LaneError::of`] finds it in the I/O error.
     pub async fn lane(&self, peer: NodeId, deadline: Duration) -> Result<ShardLane, LaneError> {
         pool::acquire(&self.shared.links, &peer, deadline).await
+    }
+
+    /// The tunnel lane to a connected member: opened here or, where the rule gives that to the peer, awaited until it
+    /// calls this too. Who dialled opens; if both did, the smaller id. The lane has a TCP connection of its own, and
+    /// shares the best one ([`TunnelLane::shared`]) where no TCP address of the peer answers within half of the deadline.
+    ///
+    /// A lane that the peer opens while nobody waits here comes out of [`crate::Inbound::tunnels`]. One lane a pair exists.
+    ///
+    /// # Errors
+    /// [`LaneError`]; `TunnelOpen` while the lane of this pair is alive, `Denied` for strangers.
+    pub async fn tunnel(&self, peer: NodeId, deadline: Duration) -> Result<TunnelLane, LaneError> {
+        open::acquire(self, peer, deadline).await
+    }
+
+    /// The IP address that the best link leads to; none through a relay, nor where a name was dialled.
+    #[must_use]
+    pub fn remote_ip(&self, peer: &NodeId) -> Option<IpAddr> {
+        self.shared.links.remote_ip(peer)
     }
 
     /// Last round trip of the best link, by control ping.

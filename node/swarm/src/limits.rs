@@ -48,7 +48,7 @@ pub const CONNECTIONS_MAX: u32 = INBOUND_CONNECTIONS_MAX + OUTBOUND_CONNECTIONS_
 pub const CONNECTIONS_PER_SUBNET_MAX: usize = 16;
 /// Share of the machine's memory above which new connections are refused.
 pub const MEMORY_SHARE_MAX: f64 = 0.75;
-/// Streams of one yamux or QUIC connection: 8 + 4 lanes each way, control, identify, ping and room for refusals.
+/// Streams of one yamux or QUIC connection: 8 + 4 lanes each way, control, identify, ping, a tunnel and room for refusals.
 pub const STREAMS_MAX: usize = 64;
 /// A QUIC connection without packets is given up after this long, milliseconds; keep-alives go every 5 s.
 pub const QUIC_IDLE_MS: u32 = 30_000;
@@ -104,6 +104,40 @@ pub const OUTBOUND_LANES_PER_PEER_MAX: usize = 4;
 pub const LANE_WAITERS_MAX: usize = 64;
 /// A pooled lane nobody used for this long is closed. Acceptors should wait at least twice as long.
 pub const IDLE_LANE_MAX: Duration = Duration::from_secs(30);
+/// Tunnel lanes of all peers, opened and accepted. Also the capacity of [`crate::Inbound::tunnels`], so a permit always
+/// has a place. A lane holds one frame buffer each way, so all of them 128 x (256 + 128) KiB = 48 MiB.
+pub const TUNNELS_MAX: usize = 128;
+/// Answers to tunnel streams being written; beyond it a stream is reset without words and counted.
+pub const TUNNEL_ANSWERS_MAX: usize = 64;
+/// After this long an opened tunnel lane is settled: an open of the other side that crossed ours is over by then, so
+/// who opens later has lost its end of the lane.
+pub const TUNNEL_SETTLED: Duration = STREAM_TIMEOUT;
+/// Times one call opens a tunnel lane that the peer answers BUSY: it may not have seen yet that the lane before ended.
+pub const TUNNEL_ATTEMPTS_MAX: usize = 3;
+/// Pause between those, in which the peer's own open may arrive: some round trips.
+pub const TUNNEL_RETRY: Duration = Duration::from_millis(500);
+/// Longest frame of a tunnel lane, bytes: what its two-byte length can say.
+pub const TUNNEL_FRAME_MAX: usize = u16::MAX as usize;
+/// Bytes of a [`crate::FrameBuffer`]: three of the longest frames are whole in it, so that the part of a frame that is
+/// moved to its front is a fraction of what was read.
+pub const FRAME_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes a tunnel writer holds for one batch; a batch that does not fit is refused. Twice the 64 KiB that make a write
+/// large, so that two of the longest frames never need two batches.
+pub const TUNNEL_BATCH_MAX: usize = 2 * (TUNNEL_FRAME_MAX + 2);
+/// Peers whose TCP addresses are remembered; the one named longest ago is forgotten first.
+pub const ADDRESS_BOOK_PEERS_MAX: usize = CONNECTIONS_MAX as usize;
+
+/// Bytes that may wait in the system unsent, and as many between a tunnel lane and the system: together 64 KiB.
+pub const UNSENT_FLOOR: usize = 32 * 1024;
+/// Time whose bytes may wait in each of the two places, where that is more than [`UNSENT_FLOOR`]: together 10 ms.
+pub const UNSENT_TIME: Duration = Duration::from_millis(5);
+/// Most bytes that may wait in each place: 5 ms at 6.7 Gb/s, more than one connection was seen to carry.
+pub const UNSENT_MAX: usize = 4 * 1024 * 1024;
+/// A rate is measured over at least this long: several wake-ups of a task.
+pub const RATE_WINDOW: Duration = Duration::from_millis(10);
+/// After this long without a measurement the one before says nothing.
+pub const RATE_FORGOTTEN: Duration = Duration::from_secs(1);
+
 /// Open requests waiting in one connection's handler.
 pub const OPENS_MAX: usize = 32;
 
@@ -143,4 +177,5 @@ pub const IDENTIFY_TEXT_MAX: usize = 128;
 pub const IDENTIFY_PROTOCOLS_MAX: usize = 64;
 
 const _: () = assert!(STREAMS_MAX > INBOUND_LANES_PER_PEER_MAX + OUTBOUND_LANES_PER_PEER_MAX + 8);
+const _: () = assert!(FRAME_BUFFER_BYTES >= 2 * (TUNNEL_FRAME_MAX + 2));
 const _: () = assert!(CONTROL_COMMANDS_MAX >= 2 * REQUESTS_IN_FLIGHT_MAX);

@@ -13,8 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::error::LaneError;
+use crate::lanes::upgrade::LaneKind;
 use crate::limits::{DEADLINE_MAX, IDLE_LANE_MAX, LANE_WAITERS_MAX, OUTBOUND_LANES_PER_PEER_MAX};
-use crate::links::{Link, OpenLane, PeerLinks, Support};
+use crate::link::{Link, OpenLane, Support};
+use crate::links::PeerLinks;
 use crate::shard::{LaneStream, ShardLane};
 
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl LanePool {
     fn take(&self, best: &Link) -> Option<(LaneStream, Weak<Link>)> {
         let mut idle = self.idle();
         while let Some(mut lane) = idle.pop() {
-            let good = lane.link.upgrade().is_some_and(|link| link.kind <= best.kind);
+            let good = lane.link.upgrade().is_some_and(|link| link.rank() <= best.rank());
             if good && lane.is_usable() {
                 return Some((lane.stream, lane.link));
             }
@@ -132,7 +134,7 @@ async fn open(
         return Ok(ShardLane::new(*peer, stream, link, Arc::clone(pool), permit));
     }
     let (reply, opened) = oneshot::channel();
-    link.open(OpenLane { reply })?;
+    link.open(OpenLane { kind: LaneKind::Shard, reply })?;
     let stream = opened.await.map_err(|_| LaneError::Closed)??;
     Ok(ShardLane::new(*peer, LaneStream::opened(stream), Arc::downgrade(&link), Arc::clone(pool), permit))
 }

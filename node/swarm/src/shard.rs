@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::control::wire::is_unsupported;
 use crate::error::LaneError;
-use crate::links::Link;
+use crate::link::Link;
 use crate::pool::LanePool;
 
 /// The whole BUSY answer: abort marker and the number of `busy`.

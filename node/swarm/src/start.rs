@@ -25,13 +25,14 @@ use crate::event::{EventSink, SwarmEvent};
 use crate::guard::{AddressFilter, Bans};
 use crate::handle::SwarmHandle;
 use crate::lanes::upgrade::LaneProtocols;
-use crate::lanes::{Shared, node_of};
+use crate::lanes::{Shared, Who, node_of};
 use crate::limits::{
     BIND_TIMEOUT, COMMANDS_MAX, EVENTS_MAX, IDLE_TIMEOUT, INBOUND_LANES_MAX, INBOUND_REQUESTS_MAX,
-    LISTEN_ADDRESSES_MAX, LISTENERS_MAX, NEGOTIATING_MAX,
+    LISTEN_ADDRESSES_MAX, LISTENERS_MAX, NEGOTIATING_MAX, TUNNELS_MAX,
 };
 use crate::shard::InboundLane;
 use crate::transport;
+use crate::tunnel::lane::TunnelLane;
 
 /// What a swarm needs to start.
 pub struct SwarmConfig {
@@ -47,6 +48,8 @@ pub struct SwarmConfig {
     pub allowed: Option<Vec<NodeId>>,
     /// Peers that find a place when strangers have taken theirs; empty where nobody is told apart.
     pub members: Vec<NodeId>,
+    /// Whether others than members may have tunnel lanes: of an open node alone.
+    pub tunnel_strangers: bool,
     /// If given, says of which IP addresses no connection is made or taken.
     pub address_filter: Option<AddressFilter>,
 }
@@ -57,7 +60,16 @@ impl SwarmConfig {
     pub fn new(keypair_seed: Zeroizing<[u8; 32]>, network_tag: String) -> Self {
         let agent = concat!("shoal/", env!("CARGO_PKG_VERSION")).to_owned();
         let (listen, members) = (Vec::new(), Vec::new());
-        Self { keypair_seed, network_tag, listen, agent, allowed: None, members, address_filter: None }
+        Self {
+            keypair_seed,
+            network_tag,
+            listen,
+            agent,
+            allowed: None,
+            members,
+            tunnel_strangers: false,
+            address_filter: None,
+        }
     }
 }
 
@@ -78,13 +90,15 @@ pub struct Started {
     pub events: mpsc::Receiver<SwarmEvent>,
 }
 
-/// What peers ask of us. Both queues are bounded; drop one to serve nothing of its kind.
+/// What peers ask of us. The queues are bounded; drop one to serve nothing of its kind.
 #[derive(Debug)]
 pub struct Inbound {
     /// Control requests, at most 256 waiting and 64 unanswered per connection.
     pub requests: mpsc::Receiver<InboundRequest>,
     /// Shard lanes, at most 8 per peer and 256 in all, waiting or open.
     pub lanes: mpsc::Receiver<InboundLane>,
+    /// Tunnel lanes that peers opened while nobody waited in [`SwarmHandle::tunnel`], one a peer and at most 128 in all.
+    pub tunnels: mpsc::Receiver<TunnelLane>,
 }
 
 /// Starts a swarm. Must be called inside a tokio runtime; the swarm lives on it.
@@ -100,10 +114,12 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
 
     let (requests, requests_end) = mpsc::channel(INBOUND_REQUESTS_MAX);
     let (lanes, lanes_end) = mpsc::channel(INBOUND_LANES_MAX);
+    let (tunnels, tunnels_end) = mpsc::channel(TUNNELS_MAX);
     let (commands, commands_end) = mpsc::channel(COMMANDS_MAX);
     let (events, events_end) = mpsc::channel(EVENTS_MAX);
     let members = config.members.iter().copied().collect();
-    let shared = Arc::new(Shared::new(protocols, requests, lanes, members));
+    let who = Who { local, members, tunnel_strangers: config.tunnel_strangers };
+    let shared = Arc::new(Shared::new(protocols, requests, lanes, tunnels, who));
     let bans = Bans::new();
     let done = CancellationToken::new();
 
@@ -122,6 +138,7 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
         commands: commands_end,
         events: EventSink::new(events, Arc::clone(&shared.links)),
         dials: Dials::default(),
+        tunnel_dials: std::collections::BTreeMap::new(),
         listening: Listening::default(),
         done: done.clone(),
     };
@@ -129,7 +146,8 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
     tokio::spawn(driver.run());
 
     let handle = SwarmHandle { local, commands, shared, bans, done };
-    Ok(Started { handle, inbound: Inbound { requests: requests_end, lanes: lanes_end }, events: events_end })
+    let inbound = Inbound { requests: requests_end, lanes: lanes_end, tunnels: tunnels_end };
+    Ok(Started { handle, inbound, events: events_end })
 }
 
 fn swarm_config() -> swarm::Config {

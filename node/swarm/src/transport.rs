@@ -16,6 +16,8 @@ use libp2p::{PeerId, dns, noise, quic, tcp, tls, yamux};
 
 use crate::handshakes::Handshakes;
 use crate::limits::{CONNECT_TIMEOUT, QUIC_CONNECTION_WINDOW, QUIC_IDLE_MS, QUIC_STREAM_WINDOW, STREAMS_MAX};
+use crate::muxer::Muxing;
+use crate::socket::Socket;
 
 /// Depth to which the causes of an error are followed.
 const SOURCES_MAX: usize = 8;
@@ -166,10 +168,12 @@ pub(crate) fn build(keypair: &Keypair) -> Result<Carrier, String> {
     };
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(STREAMS_MAX);
+    let muxer = Muxing(muxer);
 
     // A function, because a resolver that cannot start consumes the transport it is given.
     let base = || {
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .map(|stream, _| Socket::new(stream))
             .map_err(|error| CarryError::of_io(&error))
             .upgrade(Version::V1Lazy)
             .authenticate(security.clone())
@@ -200,7 +204,7 @@ pub(crate) fn build(keypair: &Keypair) -> Result<Carrier, String> {
 #[cfg(feature = "test-utils")]
 fn memory(
     security: Security,
-    muxer: yamux::Config,
+    muxer: Muxing,
 ) -> impl Transport<Output = (PeerId, StreamMuxerBox), Error = CarryError, Dial = impl Send, ListenerUpgrade = impl Send>
 + Send
 + Unpin {

@@ -20,7 +20,7 @@ use super::codec::{Frame, REQUEST_BODY_MAX};
 use super::wire::{FrameWriter, LaneEnd, Violation, read_frame};
 use crate::error::RequestError;
 use crate::limits::{PING_INTERVAL, PINGS_MISSED_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::links::{CloseReason, Link, Support};
+use crate::link::{CloseReason, Link, Support};
 
 /// What callers ask of the task.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ use super::codec::{Frame, RESPONSE_BODY_MAX};
 use super::wire::{FrameWriter, LaneEnd, Violation, read_frame};
 use crate::error::ReplyError;
 use crate::limits::{DEADLINE_MAX, PONGS_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::links::{CloseReason, Link, PeerLinks, Unsent};
+use crate::link::{CloseReason, Link};
+use crate::links::{PeerLinks, Unsent};
 
 /// A peer's request. Drop it without [`Self::reply`] and nothing is sent; either way it frees its place, and a peer
 /// with 64 unanswered requests is not read any further.

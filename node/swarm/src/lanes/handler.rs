@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures::AsyncWriteExt;
 use libp2p::Stream;
@@ -18,8 +19,9 @@ use crate::control::client::ClientCommand;
 use crate::control::{client, server};
 use crate::error::LaneError;
 use crate::limits::{BUSY_ANSWER_TIMEOUT, LANES_REFUSED_MAX, STREAM_TIMEOUT};
-use crate::links::{CloseReason, Link, LinkEnds, OpenLane, Support};
+use crate::link::{CloseReason, Link, LinkEnds, OpenLane, Support};
 use crate::shard::{BUSY_ANSWER, InboundLane, LanePermits};
+use crate::tunnel::accept::{self, NoLane};
 
 /// What the handler tells its behaviour, at most once per connection.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(crate) struct Condemned(pub(crate) CloseReason);
 #[derive(Debug)]
 pub(crate) enum OpenInfo {
     Control,
-    Shard(oneshot::Sender<Result<Stream, LaneError>>),
+    Lane(oneshot::Sender<Result<Stream, LaneError>>),
 }
 
 /// The handler of one connection; of a peer that is no node it offers nothing.
@@ -90,8 +92,8 @@ impl NodeHandler {
                 let _ = open.reply.send(Err(LaneError::Unsupported));
                 continue;
             }
-            let offer = Offer::one(&self.shared.protocols.shard);
-            return Poll::Ready(request(offer, OpenInfo::Shard(open.reply)));
+            let offer = Offer::one(self.shared.protocols.of(open.kind));
+            return Poll::Ready(request(offer, OpenInfo::Lane(open.reply)));
         }
         Poll::Pending
     }
@@ -141,6 +143,23 @@ impl NodeHandler {
         }
     }
 
+    /// Admits the one tunnel lane of the peer and lets a task answer.
+    fn on_tunnel_accepted(&mut self, stream: Stream) {
+        let admitted = accept::admit(&self.link, &self.shared, Instant::now());
+        // Nobody opens a second one on a connection that has one.
+        self.refused = self.refused.saturating_add(usize::from(matches!(admitted, Err(NoLane::Second))));
+        if self.refused >= LANES_REFUSED_MAX {
+            self.link.condemn(CloseReason::Violation);
+        }
+        let Ok(answering) = Arc::clone(&self.shared.tunnel_answers).try_acquire_owned() else {
+            self.shared.links.counters.lanes_reset.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(peer = %self.link.peer, "tunnel lane reset: too many answers are being written");
+            return;
+        };
+        let (link, shared) = (Arc::clone(&self.link), Arc::clone(&self.shared));
+        tokio::spawn(accept::run(stream, link, shared, admitted, answering));
+    }
+
     fn lane_permits(&self) -> Option<LanePermits> {
         let one = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let is_member = self.shared.members.contains(&self.link.peer);
@@ -178,7 +197,7 @@ impl NodeHandler {
             StreamUpgradeError::Io(_) | StreamUpgradeError::Apply(_) => LaneError::Closed,
         };
         match info {
-            OpenInfo::Shard(reply) => {
+            OpenInfo::Lane(reply) => {
                 let _ = reply.send(Err(reason));
             }
             OpenInfo::Control => {
@@ -241,10 +260,11 @@ impl ConnectionHandler for LaneHandler {
             ConnectionEvent::FullyNegotiatedInbound(inbound) => match inbound.protocol {
                 (LaneKind::Control, stream) => node.on_control_accepted(stream),
                 (LaneKind::Shard, stream) => node.on_lane_accepted(stream),
+                (LaneKind::Tunnel, stream) => node.on_tunnel_accepted(stream),
             },
             ConnectionEvent::FullyNegotiatedOutbound(outbound) => match outbound.info {
                 OpenInfo::Control => node.on_control_opened(outbound.protocol.1),
-                OpenInfo::Shard(reply) => {
+                OpenInfo::Lane(reply) => {
                     let _ = reply.send(Ok(outbound.protocol.1));
                 }
             },

@@ -20,19 +20,26 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 use shoal_protocol::NodeId;
+use shoal_protocol::link::Purpose;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use self::handler::{Condemned, LaneHandler};
 use self::upgrade::LaneProtocols;
 use crate::control::server::InboundRequest;
-use crate::limits::{BUSY_ANSWERS_MAX, INBOUND_LANES_MAX, STRANGER_LANES_MAX, WORKERS_MAX};
-use crate::links::{CloseReason, Link, LinkFacts, PeerLinks};
+use crate::limits::{
+    BUSY_ANSWERS_MAX, INBOUND_LANES_MAX, STRANGER_LANES_MAX, TUNNEL_ANSWERS_MAX, TUNNELS_MAX, WORKERS_MAX,
+};
+use crate::link::{CloseReason, Link, LinkFacts};
+use crate::links::PeerLinks;
 use crate::shard::InboundLane;
+use crate::tunnel::lane::TunnelLane;
 
 /// What all handlers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Ourselves.
+    pub(crate) local: NodeId,
     pub(crate) protocols: LaneProtocols,
     pub(crate) links: Arc<PeerLinks>,
     pub(crate) stop: CancellationToken,
@@ -44,6 +51,12 @@ pub(crate) struct Shared {
     /// For whom lanes are kept; empty where nobody is told apart.
     pub(crate) members: BTreeSet<NodeId>,
     pub(crate) busy_answers: Arc<Semaphore>,
+    pub(crate) tunnels: mpsc::Sender<TunnelLane>,
+    /// One permit per tunnel lane.
+    pub(crate) tunnel_places: Arc<Semaphore>,
+    pub(crate) tunnel_answers: Arc<Semaphore>,
+    /// Whether others than members may have tunnel lanes.
+    tunnel_strangers: bool,
     /// One permit per control task: bounds them, and tells a stop when all have ended.
     pub(crate) workers: Arc<Semaphore>,
 }
@@ -53,9 +66,12 @@ impl Shared {
         protocols: LaneProtocols,
         requests: mpsc::Sender<InboundRequest>,
         lanes: mpsc::Sender<InboundLane>,
-        members: BTreeSet<NodeId>,
+        tunnels: mpsc::Sender<TunnelLane>,
+        who: Who,
     ) -> Self {
+        let Who { local, members, tunnel_strangers } = who;
         Self {
+            local,
             protocols,
             links: Arc::default(),
             stop: CancellationToken::new(),
@@ -69,8 +85,17 @@ impl Shared {
             })),
             members,
             busy_answers: Arc::new(Semaphore::new(BUSY_ANSWERS_MAX)),
+            tunnels,
+            tunnel_places: Arc::new(Semaphore::new(TUNNELS_MAX)),
+            tunnel_answers: Arc::new(Semaphore::new(TUNNEL_ANSWERS_MAX)),
+            tunnel_strangers,
             workers: Arc::new(Semaphore::new(WORKERS_MAX)),
         }
+    }
+
+    /// Whether there may be a tunnel lane with this peer.
+    pub(crate) fn may_tunnel(&self, peer: &NodeId) -> bool {
+        self.tunnel_strangers || self.members.contains(peer)
     }
 
     fn worker(&self) -> Option<OwnedSemaphorePermit> {
@@ -78,11 +103,22 @@ impl Shared {
     }
 }
 
+/// Who is who, as the configuration says.
+#[derive(Debug)]
+pub(crate) struct Who {
+    pub(crate) local: NodeId,
+    pub(crate) members: BTreeSet<NodeId>,
+    /// Whether others than members may have tunnel lanes.
+    pub(crate) tunnel_strangers: bool,
+}
+
 /// What the driver hears from the lanes.
 #[derive(Debug)]
 pub(crate) enum LanesEvent {
     /// A connection is being closed because of its control lane.
     Closing { peer: PeerId, reason: CloseReason },
+    /// A connection on which there was a tunnel lane is gone.
+    TunnelGone { peer: NodeId },
 }
 
 /// The behaviour: makes a link per connection, lists it while it is established.
@@ -90,7 +126,7 @@ pub(crate) struct Lanes {
     shared: Arc<Shared>,
     /// Links whose connection another behaviour may still deny. Bounded by the pending connections.
     unconfirmed: BTreeMap<ConnectionId, Arc<Link>>,
-    /// Two per condemned connection: bounded by the established connections.
+    /// Two per condemned connection and one per closed one: bounded by the established connections.
     queue: VecDeque<ToSwarm<LanesEvent, std::convert::Infallible>>,
 }
 
@@ -157,13 +193,15 @@ impl NetworkBehaviour for Lanes {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 if let Some(link) = self.unconfirmed.remove(&established.connection_id) {
-                    tracing::debug!(peer = %link.peer, kind = ?link.kind, purpose = ?link.purpose, "link up");
+                    tracing::debug!(peer = %link.peer, kind = ?link.kind, "link up");
                     self.shared.links.insert(link);
                 }
             }
             FromSwarm::ConnectionClosed(closed) => {
-                if let Some(peer) = node_of(&closed.peer_id) {
-                    self.shared.links.remove(&peer, closed.connection_id);
+                let peer = node_of(&closed.peer_id);
+                let link = peer.and_then(|peer| self.shared.links.remove(&peer, closed.connection_id));
+                if let Some(link) = link.filter(|link| link.purpose() == Purpose::Tunnel) {
+                    self.queue.push_back(ToSwarm::GenerateEvent(LanesEvent::TunnelGone { peer: link.peer }));
                 }
             }
             FromSwarm::DialFailure(failure) => {

@@ -1,4 +1,4 @@
-//! The names of our two stream protocols and the upgrade that hands over the negotiated stream untouched.
+//! The names of our three stream protocols and the upgrade that hands over the negotiated stream untouched.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -14,6 +14,8 @@ pub(crate) enum LaneKind {
     Control,
     /// Shard bytes.
     Shard,
+    /// Tunnel frames.
+    Tunnel,
 }
 
 /// A protocol name with its meaning.
@@ -29,11 +31,13 @@ impl AsRef<str> for LaneProtocol {
     }
 }
 
-/// Both names of one network: `/shoal/<tag>/ctl/1` and `/shoal/<tag>/shard/1`. Another network never negotiates.
+/// The names of one network: `/shoal/<tag>/ctl/1`, `/shoal/<tag>/shard/1` and `/shoal/<tag>/tunnel/1`. Another network
+/// never negotiates.
 #[derive(Debug, Clone)]
 pub(crate) struct LaneProtocols {
     pub(crate) control: LaneProtocol,
     pub(crate) shard: LaneProtocol,
+    pub(crate) tunnel: LaneProtocol,
 }
 
 impl LaneProtocols {
@@ -47,17 +51,26 @@ impl LaneProtocols {
         Some(Self {
             control: LaneProtocol { kind: LaneKind::Control, name: name("ctl")? },
             shard: LaneProtocol { kind: LaneKind::Shard, name: name("shard")? },
+            tunnel: LaneProtocol { kind: LaneKind::Tunnel, name: name("tunnel")? },
         })
     }
 
+    pub(crate) const fn of(&self, kind: LaneKind) -> &LaneProtocol {
+        match kind {
+            LaneKind::Control => &self.control,
+            LaneKind::Shard => &self.shard,
+            LaneKind::Tunnel => &self.tunnel,
+        }
+    }
+
     pub(crate) fn all(&self) -> Offer {
-        Offer(smallvec![self.control.clone(), self.shard.clone()])
+        Offer(smallvec![self.control.clone(), self.shard.clone(), self.tunnel.clone()])
     }
 }
 
 /// The protocols offered for one stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer(SmallVec<[LaneProtocol; 2]>);
+pub(crate) struct Offer(SmallVec<[LaneProtocol; 3]>);
 
 impl Offer {
     /// Nothing: peers that are no nodes are offered no lanes.
@@ -72,7 +85,7 @@ impl Offer {
 
 impl UpgradeInfo for Offer {
     type Info = LaneProtocol;
-    type InfoIter = smallvec::IntoIter<[LaneProtocol; 2]>;
+    type InfoIter = smallvec::IntoIter<[LaneProtocol; 3]>;
 
     fn protocol_info(&self) -> Self::InfoIter {
         self.0.clone().into_iter()
@@ -108,6 +121,7 @@ mod tests {
         let protocols = LaneProtocols::new("0123456789abcdef").unwrap();
         assert_eq!(protocols.control.as_ref(), "/shoal/0123456789abcdef/ctl/1");
         assert_eq!(protocols.shard.as_ref(), "/shoal/0123456789abcdef/shard/1");
+        assert_eq!(protocols.tunnel.as_ref(), "/shoal/0123456789abcdef/tunnel/1");
         assert!(LaneProtocols::new("0123456789ABCDEF").is_none());
         assert!(LaneProtocols::new("home").is_none());
     }

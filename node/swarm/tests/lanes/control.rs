@@ -143,7 +143,11 @@ async fn garbage_drops_its_sender_only() {
     let (requests, mut server) = (
         server.inbound.requests,
         shoal_swarm::Started {
-            inbound: shoal_swarm::Inbound { requests: tokio::sync::mpsc::channel(1).1, lanes: server.inbound.lanes },
+            inbound: shoal_swarm::Inbound {
+                requests: tokio::sync::mpsc::channel(1).1,
+                lanes: server.inbound.lanes,
+                tunnels: server.inbound.tunnels,
+            },
             ..server
         },
     );

@@ -10,3 +10,4 @@ mod control;
 mod peers;
 mod shards;
 mod support;
+mod tunnels;
