@@ -23,6 +23,7 @@ use shoal_protocol::layout::{Code, SegmentShape, padme};
 use shoal_protocol::limits::{CONTROL_FRAME_MAX, LANE_MESSAGE_MAX, PAGE_MAX, RECORD_MAX};
 use shoal_protocol::mesh::address::{Pool, network_prefix, overlay};
 use shoal_protocol::mesh::flood::FLOOD_MESSAGE_MAX;
+use shoal_protocol::mesh::message::MeshMessage;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::{ROUTE_MESSAGE_MAX, Told, told_digest};
 use shoal_protocol::record::{RecordKind, link};
@@ -267,6 +268,8 @@ fn control_requests() {
             request("get record", Request::GetRecord { key, back: 1 }),
             request("losses, first page", Request::Losses { after: None, nonce: NONCE }),
             request("losses, next page", Request::Losses { after: Some(shard(1)), nonce: NONCE }),
+            request("mesh, hello", Request::Mesh(Box::new(MeshMessage::Hello(mesh_hello())))),
+            request("mesh, leave", Request::Mesh(Box::new(MeshMessage::Leave))),
         ],
     );
 }
@@ -295,6 +298,7 @@ fn control_responses() {
                 "losses",
                 Response::Losses { statement: Signed::seal(&losses(), &signer(4), &network()), more: true },
             ),
+            response("taken", Response::Taken),
             response("refused", Response::Refused { reason: Refusal::Busy, retry_after_ms: 250 }),
         ],
     );

@@ -12,6 +12,7 @@ use shoal_protocol::limits::{KDF_MEMORY_KIB_MAX, KDF_MEMORY_KIB_MIN, LEASE_MS_MA
 use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::mesh::claim::{ATTEMPT_MAX, CLAIM_LIFE_MAX_MS, Claim};
 use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
+use shoal_protocol::mesh::message::{Endpoint, MeshHello, MeshMessage};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{
@@ -357,6 +358,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         put.prop_map(Request::PutRecord),
         (record_key(), 0u8..=1).prop_map(|(key, back)| Request::GetRecord { key, back }),
         (of(shard()), nonce()).prop_map(|(after, nonce)| Request::Losses { after, nonce }),
+        mesh_message().prop_map(|message| Request::Mesh(Box::new(message))),
     ]
 }
 
@@ -373,6 +375,7 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         signed().prop_map(|held| Response::Conflict { held }),
         (signed(), any::<bool>()).prop_map(|(record, more)| Response::Record { record, more }),
         (signed(), any::<bool>()).prop_map(|(statement, more)| Response::Losses { statement, more }),
+        Just(Response::Taken),
         (refusal_reason(), any::<u32>())
             .prop_map(|(reason, retry_after_ms)| Response::Refused { reason, retry_after_ms }),
     ]
@@ -480,6 +483,20 @@ pub(crate) fn route_message() -> impl Strategy<Value = RouteMessage> {
             resync,
         },
     )
+}
+
+pub(crate) fn mesh_message() -> impl Strategy<Value = MeshMessage> {
+    let endpoint = (any::<[u8; 4]>(), any::<[u8; 16]>(), any::<bool>(), any::<u16>());
+    let endpoint = endpoint.prop_filter_map("nobody is there", |(v4, v6, is_v4, port)| {
+        Endpoint::new(if is_v4 { (v4, port).into() } else { (v6, port).into() })
+    });
+    let hello = (epoch(), signed(), vec(endpoint, 0..=8));
+    prop_oneof![
+        hello.prop_map(|(epoch, key, endpoints)| MeshMessage::Hello(MeshHello { epoch, key, endpoints })),
+        route_message().prop_map(MeshMessage::Routes),
+        flood_message().prop_map(MeshMessage::Flood),
+        Just(MeshMessage::Leave),
+    ]
 }
 
 pub(crate) fn flood_message() -> impl Strategy<Value = FloodMessage> {

@@ -10,6 +10,8 @@ use shoal_protocol::layout::Code;
 use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
+use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::message::{Endpoint, MeshHello};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::{Origin, Reach, RouteMessage, RouteUpdate, Router, SeqnoRequest};
 use shoal_protocol::page::{
@@ -290,6 +292,18 @@ pub(crate) fn flood_message() -> FloodMessage {
     let items = vec![item(FloodKind::Claim), item(FloodKind::MeshKey)];
     let to = BootEpoch(EPOCH.0 + 1);
     FloodMessage { from: EPOCH, to, series: 3, number: 2, items, ack: Some(FloodAck { series: 4, through: 1 }) }
+}
+
+pub(crate) fn mesh_hello() -> MeshHello {
+    let not_after = TIME.saturating_add(7 * 24 * 3600 * 1000);
+    let suites = vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
+    let key = MeshKey { public: [9; 32], epoch: TIME.0, not_after, suites };
+    let endpoint = |text: &str| Endpoint::new(text.parse().unwrap()).unwrap();
+    MeshHello {
+        epoch: EPOCH,
+        key: Signed::seal(&key, &signer(4), &network()),
+        endpoints: vec![endpoint("192.0.2.7:4700"), endpoint("[2001:db8::7]:4700")],
+    }
 }
 
 pub(crate) fn flood_acknowledgement() -> FloodMessage {
