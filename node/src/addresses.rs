@@ -6,6 +6,7 @@ use std::path::Path;
 use shoal_protocol::limits::ADDRESSES_MAX;
 
 use crate::files::{read_bounded, write_private};
+use crate::vpn::places::Overlay;
 
 /// The note in the data directory from which `shoald address` reads.
 const FILE: &str = "addresses";
@@ -21,9 +22,15 @@ pub(crate) fn ordered(mut addresses: Vec<String>) -> Vec<String> {
     addresses
 }
 
-/// Those a peer record has room for, without the node's id.
-pub(crate) fn advertised(ordered: &[String]) -> Vec<String> {
-    let parsed = ordered.iter().filter_map(|text| shoal_swarm::peer_address(text).ok());
+/// Those a peer record has room for, without the node's id, and without those of the private network: a connection over it
+/// would be a tunnel in the tunnel.
+pub(crate) fn advertised(ordered: &[String], overlay: Option<&Overlay>) -> Vec<String> {
+    let is_inside = |text: &str| {
+        let ip = shoal_swarm::ip_of(text);
+        ip.zip(overlay).is_some_and(|(ip, overlay)| overlay.contains(ip))
+    };
+    let outside = ordered.iter().filter(|text| !is_inside(text));
+    let parsed = outside.filter_map(|text| shoal_swarm::peer_address(text).ok());
     parsed.map(|parsed| parsed.address).take(ADDRESSES_MAX).collect()
 }
 
@@ -53,6 +60,9 @@ mod tests {
         let with_id = |order: [usize; 4]| order.map(|at| format!("{}/p2p/{id}", sorted[at])).to_vec();
         let addresses = ordered(with_id([3, 1, 2, 0]));
         assert_eq!(addresses, with_id([0, 1, 2, 3]));
-        assert_eq!(advertised(&addresses), sorted);
+        assert_eq!(advertised(&addresses, None), sorted);
+        let network = shoal_protocol::NetworkId::from_bytes([7; 32]);
+        let overlay = Overlay::new("10.0.0.0/16".parse().unwrap(), &network);
+        assert_eq!(advertised(&addresses, Some(&overlay)), sorted[2..]);
     }
 }

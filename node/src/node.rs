@@ -41,6 +41,7 @@ use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
 use crate::vpn::VpnError;
+use crate::vpn::places::Overlay;
 use crate::vpn::start::{Host, Vpn, VpnFacts};
 
 /// Default quota: 25 GB, or half the free space where that is less.
@@ -146,6 +147,8 @@ impl Node {
             swarm_config.members.clone_from(&config.allow);
         }
         swarm_config.tunnel_strangers = config.open;
+        let overlay = config.vpn.as_ref().map(|vpn| Overlay::new(vpn.pool.prefix(), &config.network));
+        swarm_config.address_filter = overlay.map(|overlay| Arc::new(move |address| overlay.contains(address)) as _);
         let started = shoal_swarm::start(swarm_config).await.map_err(StartError::Swarm)?;
         let addresses = started.handle.listening().await;
         let addresses = addresses::ordered(addresses);
@@ -173,7 +176,7 @@ impl Node {
                 refused: Counters::default(),
             },
             voucher_log,
-            addresses: addresses::advertised(&addresses),
+            addresses: addresses::advertised(&addresses, overlay.as_ref()),
         }));
         addresses::note(&data, &addresses);
         let vpn = vpn_config.map(|vpn| {
@@ -196,7 +199,7 @@ impl Node {
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
-            tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data).run(started.events)),
+            tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data, overlay).run(started.events)),
         ];
         Ok(Self { context, swarm: started.handle, addresses, admin, tasks, vpn })
     }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::service::{Context, control};
 use crate::vpn::control::{VpnEvent, VpnHandle};
+use crate::vpn::places::Overlay;
 use crate::{addresses, clock};
 
 /// How often the directory is told the time.
@@ -42,13 +43,15 @@ pub(crate) struct Peers {
     context: Arc<Context>,
     swarm: SwarmHandle,
     data: PathBuf,
+    /// Of the private network, if this node takes part.
+    overlay: Option<Overlay>,
 }
 
 impl Peers {
-    pub(crate) fn new(context: Arc<Context>, swarm: SwarmHandle, data: PathBuf) -> Self {
+    pub(crate) fn new(context: Arc<Context>, swarm: SwarmHandle, data: PathBuf, overlay: Option<Overlay>) -> Self {
         let record = context.own_record();
         context.engine().directory.set_own(record);
-        Self { context, swarm, data }
+        Self { context, swarm, data, overlay }
     }
 
     pub(crate) async fn run(self, mut events: mpsc::Receiver<SwarmEvent>) {
@@ -82,7 +85,7 @@ impl Peers {
     /// A listener got a further address, on an interface that came up, say.
     async fn listens(&self) {
         let addresses = addresses::ordered(self.swarm.listening().await);
-        self.context.set_addresses(addresses::advertised(&addresses));
+        self.context.set_addresses(addresses::advertised(&addresses, self.overlay.as_ref()));
         addresses::note(&self.data, &addresses);
         self.renew();
     }

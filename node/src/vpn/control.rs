@@ -8,12 +8,14 @@
 //! | a lane's reader and writer | with the lane | with it | frames under way |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use futures::StreamExt;
 use shoal_engine::mesh::network::{Env, Network, NetworkEffect, Unsigned};
 use shoal_engine::mesh::qos::bucket::Rate;
 use shoal_engine::mesh::session::Load;
@@ -28,10 +30,11 @@ use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 
 use super::neighbours::{Words, open_lane};
+use super::places::Places;
 use super::plane::inbound::Sink;
 use super::plane::send::Outlet;
 use super::plane::{Plane, Report, lane};
-use super::system::netlink::{Address, Netlink};
+use super::system::netlink::{Address, Change, Netlink, Watch};
 use crate::clock;
 use crate::files::write_private;
 
@@ -89,10 +92,9 @@ impl VpnHandle {
     }
 }
 
-/// What gives the device its addresses.
-#[derive(Debug)]
+/// The device, to give it addresses.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Interface {
-    pub(crate) netlink: Netlink,
     pub(crate) index: u32,
     /// Bits of the pool.
     pub(crate) pool_length: u8,
@@ -105,7 +107,10 @@ pub(crate) struct Parts {
     pub(crate) plane: Arc<Plane>,
     pub(crate) key: SigningKey,
     pub(crate) swarm: SwarmHandle,
+    pub(crate) netlink: Netlink,
     pub(crate) interface: Option<Interface>,
+    /// Which addresses of this machine others may send datagrams to.
+    pub(crate) places: Places,
     pub(crate) claim_file: PathBuf,
     pub(crate) handle: VpnHandle,
 }
@@ -121,6 +126,8 @@ pub(crate) struct Control {
     next_lane: u64,
     address: Option<Ipv4Addr>,
     handshakes: usize,
+    /// An address of this machine came or went.
+    moved: bool,
     out: Outlet,
 }
 
@@ -134,6 +141,7 @@ impl Control {
             next_lane: 0,
             address: None,
             handshakes: 0,
+            moved: false,
             out: Outlet::default(),
         }
     }
@@ -154,6 +162,7 @@ impl Control {
         mut events: mpsc::Receiver<VpnEvent>,
         mut reports: mpsc::Receiver<Report>,
         mut tunnels: mpsc::Receiver<TunnelLane>,
+        mut watch: Watch,
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -174,6 +183,7 @@ impl Control {
                 },
                 Some(report) = reports.recv() => self.reported(report),
                 Some(lane) = tunnels.recv() => self.lane_opened(lane),
+                Some(change) = watch.next() => self.changed(&change),
                 _ = tick.tick() => self.tick(),
             }
         }
@@ -219,8 +229,27 @@ impl Control {
         }
     }
 
+    /// The network changed under this machine. What came of it is looked at with the next tick, once for all changes.
+    fn changed(&mut self, change: &io::Result<Change>) {
+        match change {
+            Ok(Change::Address(_) | Change::AddressGone(_) | Change::Missed) => self.moved = true,
+            Ok(Change::Link(_) | Change::LinkGone(_) | Change::Route { .. }) => {}
+            Err(error) => tracing::warn!(%error, "changes of this machine's addresses are not seen any more"),
+        }
+    }
+
+    fn look_around(&mut self) {
+        match self.parts.places.endpoints(&mut self.parts.netlink) {
+            Ok(endpoints) => self.event(|network, env| network.handle_endpoints(endpoints, env)),
+            Err(error) => tracing::warn!(%error, "the addresses of this machine cannot be read"),
+        }
+    }
+
     fn tick(&mut self) {
         self.handshakes = 0;
+        if std::mem::take(&mut self.moved) {
+            self.look_around();
+        }
         for link in self.parts.plane.links() {
             let activity = link.take_activity();
             let peer = link.peer;
@@ -307,8 +336,9 @@ impl Control {
 
     fn set_address(&mut self, address: Option<Ipv4Addr>) {
         let before = std::mem::replace(&mut self.address, address);
-        let Some(Interface { netlink, index, pool_length }) = &mut self.parts.interface else { return };
-        let of = |address: Ipv4Addr| Address { link: *index, address: address.into(), prefix_length: *pool_length };
+        let Some(Interface { index, pool_length }) = self.parts.interface else { return };
+        let netlink = &mut self.parts.netlink;
+        let of = |address: Ipv4Addr| Address { link: index, address: address.into(), prefix_length: pool_length };
         if let Some(address) = address
             && let Err(error) = netlink.add_address(&of(address))
         {

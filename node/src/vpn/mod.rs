@@ -5,12 +5,14 @@
 //! - [`control`]: the one task that owns the control half and carries out what it wants.
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
 //! - [`problem`]: what a user is told when it does not start.
+//! - [`places`]: where others may send datagrams.
 //! - [`plane`]: the packet half and its threads.
 //! - [`system`]: device, sockets, addresses, firewall.
 
 pub(crate) mod config;
 pub(crate) mod control;
 mod neighbours;
+pub(crate) mod places;
 pub(crate) mod plane;
 pub(crate) mod problem;
 pub(crate) mod start;

@@ -1,7 +1,7 @@
 //! From a configuration to a running private network, and to its end. What was made is undone in the reverse order.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use shoal_engine::mesh::network::{Carriers, Env, Members, Network, Setup};
 use shoal_engine::mesh::policy;
 use shoal_protocol::mesh::address::{network_prefix, overlay};
 use shoal_protocol::mesh::claim::Claim;
-use shoal_protocol::mesh::message::{ENDPOINTS_MAX, Endpoint};
 use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::handshake::Offer;
@@ -23,9 +22,10 @@ use tokio::task::JoinHandle;
 
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};
-use super::system::netlink::{Netlink, NetlinkError};
+use super::system::netlink::{Netlink, NetlinkError, Watch};
 use super::system::tun::{Tun, TunError, TunOptions};
 use super::system::udp::{UdpError, UdpOptions, UdpSocket};
 use super::system::wake::Wake;
@@ -119,7 +119,9 @@ impl Vpn {
             None => None,
         };
         let sockets = if config.carriers == Carriers::Lanes { Vec::new() } else { sockets(config.port)? };
-        let endpoints = endpoints(&mut netlink, &sockets, config, &host.network)?;
+        let places = Places::new(&sockets, Overlay::new(config.pool.prefix(), &host.network));
+        let endpoints = places.endpoints(&mut netlink)?;
+        let watch = Watch::open()?;
         let claim_file = host.data_dir.join(CLAIM_FILE);
         let now = clock::now();
         let saved = saved_claim(&claim_file);
@@ -157,7 +159,7 @@ impl Vpn {
             Some(index) => {
                 netlink.set_up(index, true)?;
                 netlink.add_address(&v6_address(index, overlay(&host.network, &own)))?;
-                Some(Interface { netlink, index, pool_length: config.pool.prefix().length() })
+                Some(Interface { index, pool_length: config.pool.prefix().length() })
             }
             None => None,
         };
@@ -179,14 +181,16 @@ impl Vpn {
             plane: Arc::clone(&plane),
             key: host.key,
             swarm: host.swarm,
+            netlink,
             interface,
+            places,
             claim_file,
             handle: handle.clone(),
         });
         control.prepare();
         let facts = VpnFacts { ifname, ipv4: control.address(), ipv6: overlay(&host.network, &own) };
         let threads = Threads::start(&plane)?;
-        let task = tokio::spawn(control.run(events, reports, host.tunnels));
+        let task = tokio::spawn(control.run(events, reports, host.tunnels, watch));
         Ok(Self { facts, handle, threads, task })
     }
 
@@ -215,34 +219,6 @@ fn sockets(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
     let v6 = UdpSocket::open(&UdpOptions::new((Ipv6Addr::UNSPECIFIED, same).into()))
         .or_else(|_| UdpSocket::open(&UdpOptions::new((Ipv6Addr::UNSPECIFIED, 0).into())));
     Ok([Some(v4), v6.ok()].into_iter().flatten().collect())
-}
-
-/// Where others may send datagrams: this machine's addresses, those of the network itself and of this host alone left out.
-fn endpoints(
-    netlink: &mut Netlink,
-    sockets: &[UdpSocket],
-    config: &VpnConfig,
-    network: &NetworkId,
-) -> Result<Vec<Endpoint>, NetlinkError> {
-    let (v4, v6) = (config.pool.prefix(), network_prefix(network));
-    let is_public = |address: &IpAddr| match address {
-        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
-    };
-    let addresses = netlink.all_addresses()?.into_iter().map(|address| address.address);
-    let addresses = addresses.filter(|address| is_public(address) && !v4.contains(*address) && !v6.contains(*address));
-    let endpoint = |address: IpAddr| {
-        let socket = sockets.iter().find(|socket| socket.facts().local.is_ipv4() == address.is_ipv4())?;
-        Endpoint::new(SocketAddr::new(address, socket.facts().local.port()))
-    };
-    let mut found: Vec<Endpoint> = addresses.filter_map(endpoint).collect();
-    if found.is_empty() {
-        // Alone on this machine: others on it see the port all the same, and the address of the connection.
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        found.extend(endpoint(loopback));
-    }
-    found.truncate(ENDPOINTS_MAX);
-    Ok(found)
 }
 
 /// The claim of the run before. One that cannot be read is none: the address may be another one then.

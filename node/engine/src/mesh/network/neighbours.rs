@@ -3,7 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use shoal_protocol::NodeId;
-use shoal_protocol::mesh::message::{MeshHello, MeshMessage};
+use shoal_protocol::mesh::message::{Endpoint, MeshHello, MeshMessage};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 
 use super::effect::{Carriers, Env, NetworkEffect, PlaneCommand};
@@ -40,6 +40,15 @@ impl Network {
         self.drain_path(peer, env);
         self.link_changed(peer, env);
         self.settle(env);
+    }
+
+    /// This node takes datagrams elsewhere than before: neighbours are told.
+    pub fn handle_endpoints(&mut self, endpoints: Vec<Endpoint>, env: &mut Env<'_>) {
+        if self.setup.endpoints != endpoints {
+            self.setup.endpoints = endpoints;
+            self.greet_all();
+            self.settle(env);
+        }
     }
 
     /// A tunnel lane to `node` is open, or is no more.
