@@ -211,6 +211,16 @@ fn push_and_fin_end_it_and_cwr_begins_it() {
 }
 
 #[test]
+fn nothing_follows_the_last_before_it_is_written() {
+    let packets = stream(&Ip::v4(), 100, &[7; 200], 0x08);
+    let (mut join, mut out) = (Join::new(), vec![0; JOIN_BYTES]);
+    let mut push = |packet: &[u8]| join.push(packet, &Parsed::of(packet).unwrap(), Meta::COMPLETE, &mut out);
+    assert_eq!((push(&packets[0]), push(&packets[1])), (Ok(Joined::Open), Ok(Joined::Last)));
+    let next = bytes(&Ip { identification: 3, ..Ip::v4() }, &Piece::Tcp(tcp(207, 0x10, vec![7; 100])));
+    assert_eq!(push(&next), Ok(Joined::Other));
+}
+
+#[test]
 fn a_wrong_checksum_stays_wrong_and_a_missing_one_missing() {
     let packets = stream(&Ip::v4(), 100, &[7; 300], 0);
     let mut damaged = packets.clone();

@@ -142,9 +142,10 @@ impl Neighbour {
         Ok(())
     }
 
-    /// Whether there is room for another message, and it could go out now.
+    /// Whether there is room for another message, and it would be the next to go out, now. What were composed earlier could
+    /// tell the neighbour what it says itself in the meantime.
     pub(super) fn may_tell(&self, now_ms: u64) -> bool {
-        self.next == self.flights.len() && self.has_room() && self.pace_ms <= now_ms
+        self.next == self.flights.len() && self.has_room() && self.pace_ms <= now_ms && now_ms < self.resend_ms
     }
 
     /// Puts a new message behind those in flight. Its items are not empty, and there is room.
