@@ -17,8 +17,8 @@ pub const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// processor, so all of them a tenth of one. What is beyond is closed before it costs anything, whoever it is: that
 /// shows only after the handshake, so peers come again.
 pub const HANDSHAKES_PER_SECOND: u32 = 100;
-/// Handshakes that may begin at once after a rest: a tenth of a second of a processor.
-pub const HANDSHAKES_BURST: u32 = 100;
+/// Handshakes that may begin at once after a rest: a thirtieth of a second of a processor, which others wait for.
+pub const HANDSHAKES_BURST: u32 = 32;
 /// IP addresses where a member was seen last that are remembered: from there handshakes have a pace of their own, which
 /// a flood from elsewhere does not use up. The one longest not seen is forgotten first.
 pub const MEMBER_ADDRESSES_MAX: usize = 256;
