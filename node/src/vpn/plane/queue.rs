@@ -97,6 +97,7 @@ impl Socket {
         let below = state.pace.below(now_us);
         if below.abs_diff(state.below) > state.below / BELOW_PART {
             state.below = below;
+            tracing::debug!(below, rate = state.pace.rate(now_us), "bytes that may wait in the kernel");
             if let Err(error) = self.udp.set_send_buffer(below) {
                 tracing::debug!(%error, "what waits in the kernel is not bounded");
             }
@@ -220,7 +221,7 @@ impl Plane {
             }
         }
         self.flush(out);
-        if stuck == 0 {
+        if stuck == 0 && !out.is_stuck() {
             for socket in &self.sockets {
                 socket.idle();
             }

@@ -11,9 +11,11 @@ const FORGET_US: u64 = 2_000_000;
 const BELOW_US: u64 = 2_000;
 /// Bytes that may wait at least: two full packets, so that one is sent while the next is handed over.
 pub const BELOW_MIN: usize = 3_000;
-/// Bytes that may wait at most, and before anything is known: half a megabyte, 0.4 ms at 10 Gb/s. A slow link that is new
-/// holds so much once.
-pub const BELOW_MAX: usize = 512 * 1024;
+/// Bytes that may wait at most: 1.7 ms at 10 Gb/s.
+pub const BELOW_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that may wait before anything is known: one batch of datagrams. A fast link refuses the next and shows by how
+/// soon it takes more that it is fast; a slow one holds no more than this until it is known, 100 ms at 5 Mb/s.
+pub const BELOW_UNKNOWN: usize = 64 * 1024;
 
 /// See the head of this file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +72,7 @@ impl Pace {
     /// Bytes that may wait in the kernel.
     #[must_use]
     pub fn below(&mut self, now_us: u64) -> usize {
-        let Some(rate) = self.rate(now_us) else { return BELOW_MAX };
+        let Some(rate) = self.rate(now_us) else { return BELOW_UNKNOWN };
         let bytes = rate.saturating_mul(BELOW_US) / 1_000_000;
         usize::try_from(bytes).unwrap_or(BELOW_MAX).clamp(BELOW_MIN, BELOW_MAX)
     }
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn a_faster_link_is_found_again_and_one_that_never_refuses_has_no_rate() {
         let mut pace = Pace::default();
-        assert_eq!((pace.rate(0), pace.below(0)), (None, BELOW_MAX));
+        assert_eq!((pace.rate(0), pace.below(0)), (None, BELOW_UNKNOWN));
         let end = saturate(&mut pace, 625_000, 0, 2_000_000);
         let end = saturate(&mut pace, 62_500_000, end, 1_000_000);
         assert!(pace.rate(end).unwrap() > 30_000_000);
