@@ -1,6 +1,8 @@
 //! A frame on its way in: opened with its session, then given to the device as a packet, to the next hop as it is, or to
 //! the control half as a word. Nothing of it is believed that its session does not prove.
 
+use std::sync::atomic::Ordering;
+
 use shoal_engine::mesh::network::Tables;
 use shoal_engine::mesh::packet::join::{Join, Joined};
 use shoal_engine::mesh::packet::offload::rebuild;
@@ -18,6 +20,7 @@ use shoal_protocol::mesh::relay::RelayHeader;
 use shoal_protocol::mesh::session::MessageKind;
 use shoal_protocol::mesh::session::content::Control;
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, PathId};
+use shoal_protocol::mesh::session::handshake::INITIATION;
 
 use super::link::{Held, Link};
 use super::send::Outlet;
@@ -65,6 +68,8 @@ impl Plane {
     ) -> Result<(), String> {
         match frame.first().copied().and_then(MessageKind::of_first_byte) {
             Some(MessageKind::Data) => {}
+            // None is longer than an initiation; what is, is no reason to keep it.
+            Some(_) if frame.len() > INITIATION => return Err("malformed".to_owned()),
             Some(_) => {
                 self.report(Report::Handshake { bytes: frame.to_vec(), from, via });
                 return Ok(());
@@ -98,6 +103,7 @@ impl Plane {
                 }
                 Judgement::Hold => {
                     receiving.hold(path, frame);
+                    self.holds.store(true, Ordering::Release);
                     Ok(())
                 }
                 Judgement::Release => {
@@ -162,6 +168,8 @@ impl Plane {
 
     /// Frames that were waited for long enough.
     pub(super) fn release_due(&self, sink: &mut Sink) {
+        // What is kept from here on is seen by the next look.
+        self.holds.store(false, Ordering::Release);
         for link in self.links() {
             loop {
                 let now_ms = self.uptime_ms();
@@ -169,7 +177,12 @@ impl Plane {
                     let mut receiving = link.receiving();
                     match receiving.gate.due(now_ms) {
                         Some(path) => receiving.release(path),
-                        None => break,
+                        None => {
+                            if receiving.holds() {
+                                self.holds.store(true, Ordering::Release);
+                            }
+                            break;
+                        }
                     }
                 };
                 self.deliver_held(&link, held, sink);

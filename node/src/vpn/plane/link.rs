@@ -23,6 +23,9 @@ const PARKED_MAX: usize = 32;
 /// Bytes of them.
 const PARKED_BYTES: usize = 256 * 1024;
 
+/// A session that is wanted is asked for again after this long, milliseconds: sessions themselves try for longer.
+const WANT_AGAIN_MS: u64 = 1_000;
+
 /// A sealing half and what the far side takes.
 #[derive(Debug)]
 pub(super) struct Sealer {
@@ -44,8 +47,8 @@ pub(super) struct Sending {
     /// Packets, each with its virtio header, that wait for a session.
     parked: Vec<Vec<u8>>,
     parked_bytes: usize,
-    /// The control half was told that a session is wanted.
-    pub(super) is_wanted: bool,
+    /// When the control half was last told that a session is wanted, milliseconds of uptime.
+    wanted_ms: Option<u64>,
 }
 
 impl Sending {
@@ -73,6 +76,15 @@ impl Sending {
             self.parked.push(packet.to_vec());
         }
         fits
+    }
+
+    /// Whether the control half is to be told that a session is wanted: at once, and again where none came of it.
+    pub(super) fn wants_session(&mut self, now_ms: u64) -> bool {
+        let again = self.wanted_ms.is_none_or(|told| now_ms.saturating_sub(told) >= WANT_AGAIN_MS);
+        if again {
+            self.wanted_ms = Some(now_ms);
+        }
+        again
     }
 
     /// Notes that packets went on a carrier.
@@ -163,7 +175,7 @@ impl Link {
             queue: None,
             parked: Vec::new(),
             parked_bytes: 0,
-            is_wanted: false,
+            wanted_ms: None,
         };
         Self { peer, node, sending: Mutex::new(sending), receiving: Mutex::default() }
     }
@@ -187,7 +199,7 @@ impl Link {
     pub(super) fn use_session(&self, index: SessionIndex) -> Vec<Vec<u8>> {
         let mut sending = self.sending();
         sending.using = Some(index);
-        sending.is_wanted = false;
+        sending.wanted_ms = None;
         sending.parked_bytes = 0;
         std::mem::take(&mut sending.parked)
     }

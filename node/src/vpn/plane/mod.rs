@@ -22,6 +22,7 @@ pub(crate) mod threads;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -96,6 +97,8 @@ pub(crate) struct Plane {
     seed: FlowSeed,
     full_frame: u16,
     reports: mpsc::Sender<Report>,
+    /// Some link keeps frames until their turn has come.
+    holds: AtomicBool,
     /// Wakes the thread that reads the device.
     wake: Arc<Wake>,
     begun: Instant,
@@ -124,6 +127,7 @@ impl Plane {
             seed: parts.seed,
             full_frame: parts.full_frame,
             reports: parts.reports,
+            holds: AtomicBool::new(false),
             wake: Arc::new(parts.wake),
             begun: Instant::now(),
             counters: Counters::default(),
@@ -190,6 +194,11 @@ impl Plane {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Whether frames wait for their turn somewhere.
+    fn holds(&self) -> bool {
+        self.holds.load(Ordering::Acquire)
+    }
+
     fn uptime_ms(&self) -> u64 {
         self.uptime_us() / 1000
     }
@@ -226,6 +235,9 @@ impl Plane {
                 if let Some(link) = self.link(&peer) {
                     self.change_ways(&link, &choice, out);
                 }
+            }
+            PlaneCommand::Forget { peer } => {
+                self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
             }
             PlaneCommand::Erase { peer, index } => {
                 self.sessions.write().unwrap_or_else(PoisonError::into_inner).remove(&index);

@@ -54,10 +54,10 @@ impl Plane {
             }
             Err(NotSent::NoSession) => {
                 let mut sending = link.sending();
-                let is_first = !std::mem::replace(&mut sending.is_wanted, true);
+                let asks = sending.wants_session(self.uptime_ms());
                 let parked = sending.park(whole);
                 drop(sending);
-                if is_first {
+                if asks {
                     self.report(Report::Want { peer: link.peer });
                 }
                 if parked { Ok(()) } else { Err("no-session".to_owned()) }

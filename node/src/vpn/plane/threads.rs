@@ -126,7 +126,7 @@ fn read_sockets(plane: &Plane, woken: &Wake, stop: &AtomicBool) -> io::Result<()
         for socket in &plane.sockets {
             any |= receive(plane, &socket.udp, &mut memory, &mut metas, &mut sink)?;
         }
-        let holds = plane.links().iter().any(|link| link.receiving().holds());
+        let holds = plane.holds();
         if holds {
             plane.release_due(&mut sink);
         }

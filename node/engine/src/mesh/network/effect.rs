@@ -153,6 +153,11 @@ pub enum PlaneCommand {
         /// The choice.
         choice: Choice,
     },
+    /// This member has neither a connection nor a session any more.
+    Forget {
+        /// Who.
+        peer: PeerHash,
+    },
     /// Drop both halves of this session.
     Erase {
         /// Whose.

@@ -140,8 +140,23 @@ impl Network {
             }
             self.with_sessions(peer, env, |sessions, cx| sessions.handle_timeout(cx));
             self.drain_path(peer, env);
+            self.forget_if_gone(peer);
         }
         self.settle(env);
+    }
+
+    /// Who has neither a connection nor a session takes no room: whoever comes and goes under many names, as clients do,
+    /// must not keep out others.
+    fn forget_if_gone(&mut self, peer: PeerHash) {
+        let is_gone = self.peers.get(&peer).is_some_and(|state| {
+            let is_idle = state.sessions.as_ref().is_none_or(Sessions::is_idle);
+            state.standing == Standing::Distant && is_idle && !state.has_lane
+        });
+        if is_gone {
+            self.peers.remove(&peer);
+            self.publish = true;
+            self.push(NetworkEffect::Plane(PlaneCommand::Forget { peer }));
+        }
     }
 
     /// The next thing to be done; drain it after every event.

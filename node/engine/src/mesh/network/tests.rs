@@ -201,6 +201,9 @@ impl World {
     fn obey(&mut self, at: usize, command: PlaneCommand) {
         match command {
             PlaneCommand::Peer { .. } => {}
+            PlaneCommand::Forget { peer } => {
+                self.nodes[at].ways.remove(&peer);
+            }
             PlaneCommand::Handshake { peer, on, bytes } => self.send(at, peer, on, bytes),
             PlaneCommand::Install { peer, installed } => {
                 let halves = (peer, installed.tx, installed.rx);
@@ -445,4 +448,19 @@ fn a_restarted_neighbour_is_heard_again() {
     world.drain(1);
     world.connect(0, 1);
     assert!(world.reach(0, 1, 3_000).is_some() && world.reach(1, 0, 3_000).is_some());
+}
+
+#[test]
+fn who_comes_and_goes_leaves_no_trace() {
+    let mut world = World::new(3, Carriers::Auto, &Members::Everybody);
+    world.connect(0, 1);
+    world.connect(0, 2);
+    world.run(1_000);
+    world.disconnect(0, 2);
+    // Keys of an unused session end after three minutes.
+    world.run(200_000);
+    let known: Vec<NodeId> = world.nodes[0].network.peers.values().map(|peer| peer.node).collect();
+    assert_eq!(known, [id(1)]);
+    world.connect(0, 2);
+    assert!(world.reach(0, 2, 2_000).is_some(), "and is welcome again");
 }

@@ -279,6 +279,12 @@ impl Sessions {
         self.current.as_ref().map(|live| live.index)
     }
 
+    /// Whether there is neither a session nor a handshake.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.current.is_none() && self.next.is_none() && self.previous.is_none() && self.pending.is_none()
+    }
+
     /// What was refused, by reason; that of frames is counted by their [`super::RxHalf`].
     #[must_use]
     pub const fn drops(&self) -> &Drops {
