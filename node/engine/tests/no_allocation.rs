@@ -90,24 +90,34 @@ fn halves(suites: &[Suite]) -> (TxHalf, RxHalf) {
     (drain(&mut first).1.unwrap().0, responder.unwrap().1)
 }
 
+/// Most turns.
+const TURNS: u64 = 5;
+
 #[test]
 fn sealing_and_opening_allocate_nothing() {
     for suites in [&[Suite::ChaCha20Poly1305][..], &[Suite::ChaCha20Poly1305, Suite::Aes256Gcm]] {
         let (mut tx, mut rx) = halves(suites);
         let mut buffer = vec![0_u8; 64 + 1400 + 16];
-        ALLOCATOR.reset_peak_usage();
+        // The allocator counts for the whole process: what the test's own harness takes meanwhile is not ours, and does not
+        // come in every turn.
+        let mut turns = 0;
+        let is_quiet = (0..TURNS).any(|_| {
+            turns += 1;
+            ALLOCATOR.reset_peak_usage();
+            let before = ALLOCATOR.current_usage();
+            for round in 0..10_000_u32 {
+                let path = PathId::new([0, 1, 5, 255][(round % 4) as usize]).unwrap();
+                buffer[64..68].copy_from_slice(&round.to_le_bytes());
+                let frame = tx.seal(path, ContentKind::Packet, b"aad", &mut buffer, 64..1464).unwrap();
+                let opened = rx.open(&mut buffer[frame.clone()], b"aad").unwrap();
+                assert!(matches!(opened.content, Content::Packet(body) if body[..4] == round.to_le_bytes()));
+                assert!(rx.open(&mut buffer[frame], b"aad").is_err(), "and neither does refusing");
+            }
+            ALLOCATOR.peak_usage() == before && ALLOCATOR.current_usage() == before
+        });
+        assert!(is_quiet, "something was allocated in each of {TURNS} turns");
         let before = ALLOCATOR.current_usage();
-        for round in 0..10_000_u32 {
-            let path = PathId::new([0, 1, 5, 255][(round % 4) as usize]).unwrap();
-            buffer[64..68].copy_from_slice(&round.to_le_bytes());
-            let frame = tx.seal(path, ContentKind::Packet, b"aad", &mut buffer, 64..1464).unwrap();
-            let opened = rx.open(&mut buffer[frame.clone()], b"aad").unwrap();
-            assert!(matches!(opened.content, Content::Packet(body) if body[..4] == round.to_le_bytes()));
-            assert!(rx.open(&mut buffer[frame], b"aad").is_err(), "and neither does refusing");
-        }
-        assert_eq!(ALLOCATOR.peak_usage(), before, "something was allocated");
-        assert_eq!(ALLOCATOR.current_usage(), before);
-        assert_eq!((tx.payloads(), rx.payloads()), (10_000, 10_000));
+        assert_eq!((tx.payloads(), rx.payloads()), (turns * 10_000, turns * 10_000));
         // The watch itself works.
         drop(vec![0_u8; 4096]);
         assert!(ALLOCATOR.peak_usage() >= before + 4096);

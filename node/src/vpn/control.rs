@@ -268,14 +268,7 @@ impl Control {
 
     /// Tells the engine something and carries out what it wants.
     fn event(&mut self, event: impl FnOnce(&mut Network, &mut Env<'_>)) {
-        let mut random = |out: &mut [u8]| {
-            if let Err(error) = getrandom::fill(out) {
-                // Keys of zeros would be worse than none: whoever runs a node without randomness is told and stopped.
-                tracing::error!(%error, "the system gives no randomness");
-                std::process::abort();
-            }
-        };
-        event(&mut self.parts.network, &mut Env { now: clock::now(), random: &mut random });
+        event(&mut self.parts.network, &mut Env { now: clock::now(), random: &mut clock::fill_random });
         self.carry_out();
     }
 

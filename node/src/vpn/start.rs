@@ -141,28 +141,13 @@ impl Vpn {
             carriers: config.carriers,
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
         };
-        let local = policy::Local {
-            pools: vec![config.pool.prefix(), network_prefix(&host.network)],
-            ..policy::Local::default()
-        };
-        let rules = Arc::new(policy::Snapshot::compile(&policy::Document::built_in(), local, 1)?);
-        let mut random = |out: &mut [u8]| {
-            if getrandom::fill(out).is_err() {
-                std::process::abort();
-            }
-        };
-        let network = Network::new(setup, rules, &mut Env { now, random: &mut random });
+        let rules = rules(config, &host.network)?;
+        let network = Network::new(setup, rules, &mut Env { now, random: &mut clock::fill_random });
         let mut seed = [0; 16];
-        random(&mut seed);
+        clock::fill_random(&mut seed);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-        let interface = match tun.as_ref().map(|tun| tun.facts().index) {
-            Some(index) => {
-                netlink.set_up(index, true)?;
-                netlink.add_address(&v6_address(index, overlay(&host.network, &own)))?;
-                Some(Interface { index, pool_length: config.pool.prefix().length() })
-            }
-            None => None,
-        };
+        let ipv6 = overlay(&host.network, &own);
+        let interface = tun.as_ref().map(|tun| bring_up(tun, &mut netlink, config, ipv6)).transpose()?;
         let ifname = tun.as_ref().map(|tun| tun.facts().name.clone());
         let plane = Arc::new(Plane::new(plane::Parts {
             own,
@@ -188,7 +173,7 @@ impl Vpn {
             handle: handle.clone(),
         });
         control.prepare();
-        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6: overlay(&host.network, &own) };
+        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
         let threads = Threads::start(&plane)?;
         let task = tokio::spawn(control.run(events, reports, host.tunnels, watch));
         Ok(Self { facts, handle, threads, task })
@@ -205,6 +190,21 @@ impl Vpn {
         let threads = self.threads;
         let _ = tokio::task::spawn_blocking(move || threads.stop()).await;
     }
+}
+
+/// The rules that count while there is no policy: members may talk.
+fn rules(config: &VpnConfig, network: &NetworkId) -> Result<Arc<policy::Snapshot>, VpnError> {
+    let pools = vec![config.pool.prefix(), network_prefix(network)];
+    let local = policy::Local { pools, ..policy::Local::default() };
+    Ok(Arc::new(policy::Snapshot::compile(&policy::Document::built_in(), local, 1)?))
+}
+
+/// Switches the device on and gives it the address that is certain.
+fn bring_up(tun: &Tun, netlink: &mut Netlink, config: &VpnConfig, ipv6: Ipv6Addr) -> Result<Interface, VpnError> {
+    let index = tun.facts().index;
+    netlink.set_up(index, true)?;
+    netlink.add_address(&v6_address(index, ipv6))?;
+    Ok(Interface { index, pool_length: config.pool.prefix().length() })
 }
 
 fn offer(tun: Option<&Tun>) -> Offer {
