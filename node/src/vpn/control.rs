@@ -14,24 +14,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use shoal_engine::mesh::network::{Env, Network, NetworkEffect, Unsigned};
+use shoal_engine::mesh::network::{Env, Network, NetworkEffect, NoPing, Unsigned};
 use shoal_engine::mesh::qos::bucket::Rate;
 use shoal_engine::mesh::session::Load;
 use shoal_engine::path::Carrier;
 use shoal_protocol::control::Request;
+use shoal_protocol::local::{Complaint, PeerName};
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::message::MeshMessage;
 use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::session::content::Control as SessionControl;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{NetworkId, NodeId, Signed, codec};
 use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 
+use super::asked::{self, Begun, Pings, Question, ReplyTo};
 use super::neighbours::{Words, open_lane};
 use super::plane::inbound::Sink;
 use super::plane::send::Outlet;
 use super::plane::{Plane, Report, lane};
 use super::system::netlink::{Address, Netlink};
+use super::views;
 use crate::clock;
 use crate::files::write_private;
 
@@ -61,6 +65,8 @@ pub(crate) enum VpnEvent {
     NoLane(NodeId),
     /// A lane is gone, this one.
     LaneGone(NodeId, u64),
+    /// Somebody asks on the control socket.
+    Ask(Question, ReplyTo),
     /// Say goodbye, and answer when it is said.
     Stop(oneshot::Sender<()>),
 }
@@ -121,6 +127,7 @@ pub(crate) struct Control {
     next_lane: u64,
     address: Option<Ipv4Addr>,
     handshakes: usize,
+    pings: Pings,
     out: Outlet,
 }
 
@@ -134,6 +141,7 @@ impl Control {
             next_lane: 0,
             address: None,
             handshakes: 0,
+            pings: Pings::default(),
             out: Outlet::default(),
         }
     }
@@ -200,8 +208,35 @@ impl Control {
                     self.event(|network, env| network.handle_lane(node, false, env));
                 }
             }
+            VpnEvent::Ask(question, reply) => self.asked(question, reply),
             VpnEvent::Stop(_) => {}
         }
+    }
+
+    fn asked(&mut self, question: Question, reply: ReplyTo) {
+        let told = match question {
+            Question::Ping(name) => match self.ping(name) {
+                Ok((number, begun)) => return self.pings.wait(number, begun, reply),
+                Err(complaint) => Err(complaint),
+            },
+            other => views::told(&self.parts.network, &self.parts.plane, &other, clock::now()),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(told);
+    }
+
+    /// Sends a probe; its number and what waits for it.
+    fn ping(&mut self, name: PeerName) -> Result<(u32, Begun), Complaint> {
+        let node = views::find(&self.parts.network, name)?;
+        if self.pings.is_full() {
+            return Err(asked::busy());
+        }
+        let (peer, number) = (PeerHash::of(&node), self.pings.next_number());
+        let begun_us = self.parts.plane.uptime_us();
+        let mut sent = Err(NoPing::Unknown);
+        self.event(|network, env| sent = network.handle_ping(peer, number, env));
+        let on = sent.map_err(|reason| asked::no_ping(&node, reason))?;
+        Ok((number, Begun { node, peer, on, begun_us }))
     }
 
     fn reported(&mut self, report: Report) {
@@ -213,6 +248,10 @@ impl Control {
             }
             Report::Opened { index, from } => self.event(|network, env| network.handle_opened(index, from, env)),
             Report::Control { index, from, control } => {
+                if let SessionControl::Echo { number } = control {
+                    let peer = self.parts.network.peer_of(index);
+                    self.pings.heard(number, peer, self.parts.plane.uptime_us());
+                }
                 self.event(|network, env| network.handle_control(index, from, control, env));
             }
             Report::Want { peer } => self.event(|network, env| network.handle_want(peer, env)),
@@ -221,6 +260,7 @@ impl Control {
 
     fn tick(&mut self) {
         self.handshakes = 0;
+        self.pings.give_up(self.parts.plane.uptime_us());
         for link in self.parts.plane.links() {
             let activity = link.take_activity();
             let peer = link.peer;
