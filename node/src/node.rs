@@ -5,7 +5,7 @@
 //! | requests: one, and at most 256 answers | at start | with the swarm's queue, or at shutdown | answers under way; what they did is durable or not done |
 //! | lanes: one, and one per open lane | at start | with the swarm's queue; a lane also by pace, rest, or shutdown | transfers under way: nothing was promised |
 //! | peers ([`crate::peers`]): one | at start | with the swarm's events, or at shutdown | dials and questions |
-//! | administration ([`crate::admin`]): one, and at most 16 connections | at start | at shutdown | requests under way; none changes what is stored |
+//! | control socket ([`crate::admin`]): one, and at most 16 connections | at start | at shutdown | requests under way; none changes what is stored |
 //! | store upkeep, one thread | at start | with the store | the step under way; a scrub goes on at the next start |
 //! | swarm driver, store writer | at start, by those | at shutdown, in this order | nothing acknowledged |
 
@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::addresses;
-use crate::admin::Admin;
+use crate::admin::{Admin, Desk, VpnDesk};
 use crate::chunks::vfs::Vfs;
 use crate::chunks::vfs_os::OsVfs;
 use crate::chunks::{OpenError, QUOTA_MIN, RecoveryReport, Store, StoreConfig};
@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::files::private_directory;
 use crate::identity::{self, IdentityError};
 use crate::peers::Peers;
+use crate::problem::with_causes;
 use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
@@ -195,7 +196,12 @@ impl Node {
         if let Some(Ok(vpn)) = &vpn {
             context.set_vpn(vpn.handle.clone());
         }
-        let admin = administration(&data, &context, &started.handle);
+        let desk = match &vpn {
+            None => VpnDesk::Off,
+            Some(Ok(vpn)) => VpnDesk::On(vpn.handle.clone()),
+            Some(Err(error)) => VpnDesk::Failed(with_causes(error)),
+        };
+        let admin = administration(&data, &context, &started.handle, desk);
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
@@ -288,13 +294,12 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, data: &Path, quota: Option<u64>) -> Result
     Ok((store, report))
 }
 
-/// The administration socket. A node that cannot have one, on a file system without sockets for example, works as well.
-fn administration(data: &Path, context: &Arc<Context>, swarm: &SwarmHandle) -> Option<Admin> {
+/// The control socket. A node that cannot have one, on a file system without sockets for example, works as well.
+fn administration(data: &Path, context: &Arc<Context>, swarm: &SwarmHandle, vpn: VpnDesk) -> Option<Admin> {
     let (counted, swarm) = (Arc::clone(context), swarm.clone());
-    Admin::start(data, context.store().clone(), Arc::new(move || refusals(&counted, &swarm)))
-        .inspect_err(
-            |error| tracing::warn!(%error, "no administration socket: `shoald store` will not reach this node"),
-        )
+    let refusals = Arc::new(move || refusals(&counted, &swarm));
+    Admin::start(data, Desk { store: context.store().clone(), refusals, vpn })
+        .inspect_err(|error| tracing::warn!(%error, "no control socket: no command will reach this node"))
         .ok()
 }
 

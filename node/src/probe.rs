@@ -4,19 +4,22 @@
 use bytes::BytesMut;
 use clap::Parser;
 use shoal_protocol::lane::{DataWord, DeliveryReply, Header, StoreTrailer};
+use shoal_protocol::local::Envelope;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::admin::frames;
 use crate::cli::RunArgs;
 use crate::service::stream::{LaneEnd, LaneIo};
-use crate::{admin, config, genesis, identity, size, vouchers};
+use crate::{config, genesis, identity, size, vouchers};
 
-/// A request on the administration socket, written again.
+/// A request on the control socket, written again.
 ///
 /// # Errors
 /// The text that is answered.
-pub fn admin_request(line: &[u8]) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(&admin::parse(line)?).map_err(|error| error.to_string())
+pub fn admin_request(json: &[u8]) -> Result<Vec<u8>, String> {
+    let request = frames::parse(json).map_err(|complaint| complaint.what)?;
+    serde_json::to_vec(&Envelope::new(request)).map_err(|error| error.to_string())
 }
 
 #[derive(Parser)]

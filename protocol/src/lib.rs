@@ -10,6 +10,7 @@
 //! - [`receipt`], [`loss`], [`group`], [`peer_record`], [`audit`]: what is signed by nodes, owners and auditors.
 //! - [`page`], [`record`], [`capability`]: how a file describes itself to those who hold a key.
 //! - [`buffer`]: what shards are held in on both sides, without a word about their bytes.
+//! - [`local`]: what programs of the same machine ask a running node; not the wire.
 //! - [`refusal`]: one word per kind of "no", shared by wire, log, metric and command line.
 
 pub mod audit;
@@ -24,6 +25,7 @@ pub mod lane;
 pub mod layout;
 pub mod limits;
 pub mod link;
+pub mod local;
 pub mod loss;
 pub mod mesh;
 pub mod network;

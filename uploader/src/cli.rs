@@ -9,6 +9,7 @@ use shoal_client::audit::SAMPLE_DEFAULT;
 use shoal_client::placement::{Profile, parse_code};
 use shoal_protocol::NetworkId;
 use shoal_protocol::layout::Code;
+use shoal_protocol::local::PeerName;
 use shoal_swarm::{PeerAddress, peer_address};
 
 use crate::exit::{EXIT_CODES, Problem};
@@ -21,6 +22,7 @@ from --capability-file or SHOAL_CAPABILITY, passwords from --password-file,
 --password-command, SHOAL_PASSWORD or the terminal: never from the command line.
 
 Own files are in $SHOAL_HOME, else $XDG_CONFIG_HOME/shoal, else ~/.config/shoal.
+shoal vpn asks the node in --node, else SHOAL_NODE, else where shoald keeps it.
 SHOAL_LOG=info shows on stderr what happens.";
 
 /// Store files in a private swarm and get them back.
@@ -103,14 +105,16 @@ pub(crate) enum Command {
     Files(FilesArgs),
     /// Show the own node id; made on first use
     Id,
+    /// Ask the node of this machine about its private network
+    Vpn(VpnArgs),
 }
 
 impl Command {
     /// The names of all commands.
-    pub(crate) const NAMES: [&'static str; 10] =
-        ["upload", "retrieve", "cat", "ls", "plan", "shards", "audit", "validate", "files", "id"];
+    pub(crate) const NAMES: [&'static str; 11] =
+        ["upload", "retrieve", "cat", "ls", "plan", "shards", "audit", "validate", "files", "id", "vpn"];
 
-    /// The name typed, and the `operation` of its report.
+    /// The name typed, with that of its own command where it has some; the `operation` of its report.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Upload(_) => "upload",
@@ -123,6 +127,7 @@ impl Command {
             Self::Validate(_) => "validate",
             Self::Files(_) => "files",
             Self::Id => "id",
+            Self::Vpn(args) => args.command.name(),
         }
     }
 }
@@ -309,6 +314,65 @@ pub(crate) struct FilesArgs {
     pub(crate) remove: Option<usize>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct VpnArgs {
+    /// The node to ask: its data directory, or its control socket. Else SHOAL_NODE, else where shoald keeps it by itself
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) node: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: VpnCommand,
+}
+
+/// The commands of `vpn`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VpnCommand {
+    /// Say who this node is in the network and how many members it reaches
+    Status,
+    /// List the members: address, way, round trip, session
+    Peers,
+    /// List the routes, those in use first
+    Routes,
+    /// Say how a member is reached, what was tried, and what was decided why
+    Why(PeerArgs),
+    /// Measure the way to a member and back, by probes inside the session: exit 0 if one came back, 17 if none
+    Ping(PingArgs),
+    /// Count what was sent, received, relayed, dropped and refused, and what waits
+    Stats,
+}
+
+impl VpnCommand {
+    /// The `operation` of its report.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "vpn.status",
+            Self::Peers => "vpn.peers",
+            Self::Routes => "vpn.routes",
+            Self::Why(_) => "vpn.why",
+            Self::Ping(_) => "vpn.ping",
+            Self::Stats => "vpn.stats",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    /// The member: its peer id, or its IPv4 or IPv6 address in the network
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: PeerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    #[command(flatten)]
+    pub(crate) peer: PeerArgs,
+    /// Probes, 1 to 1000; with --until-direct at most so many, one a second [default: 4, with --until-direct 60]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) count: Option<u16>,
+    /// Go on until a probe comes back that no other member passed on; exit 17 if none does
+    #[arg(long)]
+    pub(crate) until_direct: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,6 +466,45 @@ mod tests {
             &["file"],
         ] {
             assert_eq!(plan(words).map(drop), Err(2), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn members_of_the_private_network_are_named_by_id_or_address() {
+        let vpn = |words: &[&str]| match parse(&[&["vpn"], words].concat()) {
+            Ok(Cli { command: Command::Vpn(args), .. }) => Ok(args),
+            Ok(_) => unreachable!("asked for vpn"),
+            Err(error) => Err(error.exit_code()),
+        };
+        let id = shoal_protocol::NodeId::from_bytes([7; 32]).to_string();
+        for peer in [id.as_str(), "100.64.0.7", "fd00::7"] {
+            let args = vpn(&["why", peer, "--node", "/n", "--json"]).unwrap();
+            assert_eq!(args.node.as_deref(), Some(std::path::Path::new("/n")));
+            assert!(matches!(args.command, VpnCommand::Why(args) if args.peer.to_string() == peer));
+            let Ok(VpnArgs { command: VpnCommand::Ping(ping), node: None }) =
+                vpn(&["ping", peer, "--count", "7", "--until-direct"])
+            else {
+                panic!("{peer}")
+            };
+            assert_eq!((ping.peer.peer.to_string().as_str(), ping.count, ping.until_direct), (peer, Some(7), true));
+        }
+        for (word, name) in
+            [("status", "vpn.status"), ("peers", "vpn.peers"), ("routes", "vpn.routes"), ("stats", "vpn.stats")]
+        {
+            assert_eq!(parse(&["vpn", word]).unwrap().command.name(), name);
+            assert_eq!(vpn(&["--node", "/n", word]).unwrap().node, Some("/n".into()));
+        }
+        for words in [
+            &[][..],
+            &["up"],
+            &["why"],
+            &["why", "me"],
+            &["why", "100.64.0.7/32"],
+            &["ping", "100.64.0.7", "--count", "0"],
+            &["ping", "100.64.0.7", "--count", "1001"],
+            &["status", "100.64.0.7"],
+        ] {
+            assert_eq!(vpn(words).map(drop), Err(2), "{words:?}");
         }
     }
 

@@ -3,7 +3,8 @@
 //! It decides nothing about sealing, placement or trust, which is the client library's; it never takes a password or a
 //! secret capability from argv, never leaves a partial output, and prints to stdout only what was asked for.
 //!
-//! Flow of a command: [`cli`] (what was typed) -> `cmd` (one file each) -> [`session`] (the swarm) -> [`report`].
+//! Flow of a command: [`cli`] (what was typed) -> `cmd` (one file each) -> [`session`] (the swarm) or [`node`] (the one of
+//! this machine) -> [`report`].
 
 mod audits;
 mod catalogue;
@@ -12,6 +13,7 @@ mod cmd;
 mod exit;
 mod home;
 mod journal;
+mod node;
 mod output;
 mod password;
 mod peers;
@@ -134,6 +136,7 @@ async fn dispatch(command: Command, common: Common) -> Result<Outcome, Problem> 
         Command::Validate(args) => cmd::validate::run(args).await,
         Command::Files(args) => cmd::files::run(&args),
         Command::Id => cmd::id::run(&common),
+        Command::Vpn(args) => cmd::vpn::run(&common, args).await,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::output::{OutputError, write_private};
 /// What a command that ran to its end says.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Done, but not as wished: 3, 13, 15 or 16.
+    /// Done, but not as wished: 3, 13, 15, 16 or 17.
     pub(crate) shortfall: Option<Failure>,
     /// For programs.
     pub(crate) details: Value,

@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+use shoal_protocol::local::{JobCommand, Request};
 
-use crate::admin::{NodeStatus, Request};
+use crate::admin::NodeStatus;
 use crate::chunks::StoreStatus;
-use crate::chunks::workers::{Command, WorkerStatus};
+use crate::chunks::workers::WorkerStatus;
 use crate::cli::{DataArgs, EXIT_CODES, print_lines};
 use crate::clock;
 use crate::config;
@@ -122,12 +123,12 @@ enum Action {
 }
 
 impl Action {
-    const fn command(self) -> Command {
+    const fn command(self) -> JobCommand {
         match self {
-            Self::Start => Command::Start,
-            Self::Pause => Command::Pause,
-            Self::Resume => Command::Resume,
-            Self::Cancel => Command::Cancel,
+            Self::Start => JobCommand::Start,
+            Self::Pause => JobCommand::Pause,
+            Self::Resume => JobCommand::Resume,
+            Self::Cancel => JobCommand::Cancel,
         }
     }
 
@@ -164,8 +165,8 @@ fn place(args: &PlaceArgs, quota: Option<&str>) -> Result<(PathBuf, Option<u64>)
 
 fn status(args: &StatusArgs) -> Result<(), Problem> {
     let (data, quota) = place(&args.open.place, args.open.quota.as_deref())?;
-    let (status, runs) = match ask::ask(&data, &Request::Status {})? {
-        Some(answer) => (*answer.ok_or_else(|| ask::senseless(&data))?, true),
+    let (status, runs) = match ask::ask(&data, Request::StoreStatus {})? {
+        Some(status) => (status, true),
         None => (NodeStatus { store: alone::status(&data, quota)?, refused: BTreeMap::new() }, false),
     };
     if args.json {
@@ -180,9 +181,9 @@ fn status(args: &StatusArgs) -> Result<(), Problem> {
 
 fn job(name: &'static str, args: &JobArgs) -> Result<(), Problem> {
     let (data, quota) = place(&args.open.place, args.open.quota.as_deref())?;
-    let tell = |command| ask::ask(&data, &Request::Job { name: name.to_owned(), command });
+    let tell = |command| ask::ask::<()>(&data, Request::StoreJob { name: name.to_owned(), command });
     // The speed first, so that a job that starts does so at it.
-    let commands = args.speed.map(Command::Speed).into_iter().chain([args.action.command()]);
+    let commands = args.speed.map(JobCommand::Speed).into_iter().chain([args.action.command()]);
     for command in commands {
         if tell(command)?.is_none() {
             if args.action != Action::Start || args.speed.is_some() {
@@ -192,8 +193,8 @@ fn job(name: &'static str, args: &JobArgs) -> Result<(), Problem> {
         }
     }
     if args.json {
-        let answer = ask::ask(&data, &Request::Status {})?.flatten().ok_or_else(|| ask::senseless(&data))?;
-        return print_json(&of_job(answer.store, name)?);
+        let status: NodeStatus = ask::ask(&data, Request::StoreStatus {})?.ok_or_else(|| needs_node(&data))?;
+        return print_json(&of_job(status.store, name)?);
     }
     let speed = args.speed.map(|speed| format!("; its speed is {speed}")).unwrap_or_default();
     print_lines(&[

@@ -16,25 +16,29 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use futures::StreamExt;
-use shoal_engine::mesh::network::{Env, Network, NetworkEffect, Unsigned};
+use shoal_engine::mesh::network::{Env, Network, NetworkEffect, NoPing, Unsigned};
 use shoal_engine::mesh::qos::bucket::Rate;
 use shoal_engine::mesh::session::Load;
 use shoal_engine::path::Carrier;
 use shoal_protocol::control::Request;
+use shoal_protocol::local::{Complaint, PeerName};
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::message::MeshMessage;
 use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::session::content::Control as SessionControl;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{NetworkId, NodeId, Signed, codec};
 use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 
+use super::asked::{self, Begun, Pings, Question, ReplyTo};
 use super::neighbours::{Words, open_lane};
 use super::places::Places;
 use super::plane::inbound::Sink;
 use super::plane::send::Outlet;
 use super::plane::{Plane, Report, lane};
 use super::system::netlink::{Address, Change, Netlink, Watch};
+use super::views;
 use crate::clock;
 use crate::files::write_private;
 
@@ -64,6 +68,8 @@ pub(crate) enum VpnEvent {
     NoLane(NodeId),
     /// A lane is gone, this one.
     LaneGone(NodeId, u64),
+    /// Somebody asks on the control socket.
+    Ask(Question, ReplyTo),
     /// Say goodbye, and answer when it is said.
     Stop(oneshot::Sender<()>),
 }
@@ -128,6 +134,7 @@ pub(crate) struct Control {
     handshakes: usize,
     /// An address of this machine came or went.
     moved: bool,
+    pings: Pings,
     out: Outlet,
 }
 
@@ -142,6 +149,7 @@ impl Control {
             address: None,
             handshakes: 0,
             moved: false,
+            pings: Pings::default(),
             out: Outlet::default(),
         }
     }
@@ -210,8 +218,35 @@ impl Control {
                     self.event(|network, env| network.handle_lane(node, false, env));
                 }
             }
+            VpnEvent::Ask(question, reply) => self.asked(question, reply),
             VpnEvent::Stop(_) => {}
         }
+    }
+
+    fn asked(&mut self, question: Question, reply: ReplyTo) {
+        let told = match question {
+            Question::Ping(name) => match self.ping(name) {
+                Ok((number, begun)) => return self.pings.wait(number, begun, reply),
+                Err(complaint) => Err(complaint),
+            },
+            other => views::told(&self.parts.network, &self.parts.plane, &other, clock::now()),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(told);
+    }
+
+    /// Sends a probe; its number and what waits for it.
+    fn ping(&mut self, name: PeerName) -> Result<(u32, Begun), Complaint> {
+        let node = views::find(&self.parts.network, name)?;
+        if self.pings.is_full() {
+            return Err(asked::busy());
+        }
+        let (peer, number) = (PeerHash::of(&node), self.pings.next_number());
+        let begun_us = self.parts.plane.uptime_us();
+        let mut sent = Err(NoPing::Unknown);
+        self.event(|network, env| sent = network.handle_ping(peer, number, env));
+        let on = sent.map_err(|reason| asked::no_ping(&node, reason))?;
+        Ok((number, Begun { node, peer, on, begun_us }))
     }
 
     fn reported(&mut self, report: Report) {
@@ -223,6 +258,10 @@ impl Control {
             }
             Report::Opened { index, from } => self.event(|network, env| network.handle_opened(index, from, env)),
             Report::Control { index, from, control } => {
+                if let SessionControl::Echo { number } = control {
+                    let peer = self.parts.network.peer_of(index);
+                    self.pings.heard(number, peer, self.parts.plane.uptime_us());
+                }
                 self.event(|network, env| network.handle_control(index, from, control, env));
             }
             Report::Want { peer } => self.event(|network, env| network.handle_want(peer, env)),
@@ -250,6 +289,7 @@ impl Control {
         if std::mem::take(&mut self.moved) {
             self.look_around();
         }
+        self.pings.give_up(self.parts.plane.uptime_us());
         for link in self.parts.plane.links() {
             let activity = link.take_activity();
             let peer = link.peer;

@@ -6,9 +6,11 @@
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
 //! - [`problem`]: what a user is told when it does not start.
 //! - [`places`]: where others may send datagrams.
+//! - [`asked`]: what is asked over the control socket; `views` has the answers.
 //! - [`plane`]: the packet half and its threads.
 //! - [`system`]: device, sockets, addresses, firewall.
 
+pub(crate) mod asked;
 pub(crate) mod config;
 pub(crate) mod control;
 mod neighbours;
@@ -17,6 +19,7 @@ pub(crate) mod plane;
 pub(crate) mod problem;
 pub(crate) mod start;
 pub mod system;
+mod views;
 
 pub use config::VpnConfig;
 pub use start::VpnError;

@@ -59,6 +59,7 @@ fn config(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Config {
         members_only: false,
         voucher_issuers: vec![],
         domain: Some("cellar".into()),
+        vpn: None,
     }
 }
 

@@ -6,13 +6,14 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use shoal_engine::mesh::packet::offload::{Offloads, complete, ingest, rebuild};
+use shoal_engine::mesh::packet::offload::{complete, ingest, rebuild};
 use shoal_engine::mesh::packet::virtio::{GSO_NONE, GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, VirtioHeader};
 use shoal_engine::mesh::packet::{Parsed, Tcp};
 use shoal_node::vpn::system::netlink::Netlink;
 use shoal_node::vpn::system::tun::{Tun, TunError, TunOptions, Wanted, Written};
 use shoal_node::vpn::system::udp::{BUFFER_LENGTH, Batch, RecvMeta, Sent, UdpOptions, UdpSocket, datagrams};
 use shoal_protocol::mesh::meta::Meta;
+use shoal_protocol::mesh::offloads::Offloads;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{address, framed, inside, inside_as, next_to, run, say, tun, turned};

@@ -1,20 +1,21 @@
-//! What other programs and people of the same machine hand to a node or leave in a home directory: the administration
+//! What other programs and people of the same machine hand to a node or leave in a home directory: the control
 //! socket, the configuration, keys, lists.
 
 use shoal_client::audit::{Entry, Outcome, TRANSCRIPT_FORMAT, Transcript, Verdict};
 use shoal_node::probe;
 use shoal_protocol::audit::{AuditRequest, Challenge};
 use shoal_protocol::hash::{AUDIT_TRANSCRIPT, derive};
-use shoal_protocol::{FileId, NetworkId, Nonce, Refusal, SegmentNumber, ShardId, UnixMillis};
+use shoal_protocol::local::REQUEST_MAX;
+use shoal_protocol::{FileId, NetworkId, NodeId, Nonce, Refusal, SegmentNumber, ShardId, UnixMillis};
 
 use super::input::join;
 
-/// A line on the administration socket. An answer to what is none is short, whatever was sent.
+/// The JSON of a request on the control socket. An answer to what is none is short, whatever was sent.
 pub fn admin_request(data: &[u8]) -> bool {
     match probe::admin_request(data) {
         Ok(again) => {
-            assert!(data.len() <= 64 * 1024);
             assert!(probe::admin_request(&again).is_ok_and(|twice| twice == again), "not read as it was written");
+            assert!(again.len() <= REQUEST_MAX || data.len() > REQUEST_MAX, "a request that could not be asked again");
             true
         }
         Err(text) => {
@@ -25,14 +26,25 @@ pub fn admin_request(data: &[u8]) -> bool {
 }
 
 pub(super) fn requests() -> Vec<Vec<u8>> {
-    let lines = [
-        r#"{"status":{}}"#,
-        r#"{"job":{"name":"scrub","command":"start"}}"#,
-        r#"{"job":{"name":"scrub","command":{"speed":7}}}"#,
-        r#"{"job":{"name":"compact","command":"pause"}}"#,
-        r#"{"job":{"name":"x","command":{"speed":-1}}}"#,
+    let node = NodeId::from_bytes([7; 32]);
+    let requests = [
+        r#"{"store.status":{}}"#,
+        r#"{"store.job":{"name":"scrub","command":"start"}}"#,
+        r#"{"store.job":{"name":"scrub","command":{"speed":7}}}"#,
+        r#"{"store.job":{"name":"compact","command":"pause"}}"#,
+        r#"{"store.job":{"name":"x","command":{"speed":-1}}}"#,
+        r#"{"vpn.status":{}}"#,
+        r#"{"vpn.peers":{}}"#,
+        r#"{"vpn.routes":{}}"#,
+        r#"{"vpn.stats":{}}"#,
+        r#"{"vpn.why":{"peer":"fd00::7"}}"#,
+        r#"{"vpn.ping":{"peer":"100.64.0.7","count":16}}"#,
+        &format!(r#"{{"vpn.ping":{{"peer":"{node}","count":1}}}}"#),
     ];
-    lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+    let mut seeds: Vec<Vec<u8>> =
+        requests.iter().map(|request| format!(r#"{{"version":1,"request":{request}}}"#).into_bytes()).collect();
+    seeds.push(br#"{"version":2,"request":{"vpn.later":7}}"#.to_vec());
+    seeds
 }
 
 /// What a transcript begins with.

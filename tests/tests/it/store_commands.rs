@@ -1,6 +1,6 @@
 //! `shoald store` as people use it: beside a running node, without one, on damaged, missing and foreign files.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -113,13 +113,21 @@ fn note(job: &Value, name: &str) -> u64 {
     notes.iter().find(|note| note[0] == name).unwrap()[1].as_u64().unwrap()
 }
 
-fn ask(data: &Path, request: &[u8]) -> Value {
+/// What is answered to these bytes.
+fn say(data: &Path, bytes: &[u8]) -> Value {
     let mut stream = UnixStream::connect(data.join("control.sock")).unwrap();
     // The node answers what is too long before it was sent to the end.
-    let _ = stream.write_all(request);
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    serde_json::from_str(&line).unwrap()
+    let _ = stream.write_all(bytes);
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix).unwrap();
+    let mut json = vec![0; u32::from_be_bytes(prefix) as usize];
+    stream.read_exact(&mut json).unwrap();
+    serde_json::from_slice(&json).unwrap()
+}
+
+/// What is answered to a request of this text.
+fn ask(data: &Path, json: &[u8]) -> Value {
+    say(data, &[&(json.len() as u32).to_be_bytes()[..], json].concat())
 }
 
 #[test]
@@ -172,28 +180,31 @@ fn what_needs_a_stopped_node_is_refused_while_one_runs() {
 }
 
 #[test]
-fn nonsense_on_the_socket_gets_an_error_line_and_the_node_lives() {
+fn nonsense_on_the_socket_gets_an_error_and_the_node_lives() {
     let (room, mut node) = Room::new();
-    let long = [b"{\"status\":{}}".to_vec(), vec![b' '; 100_000], vec![b'\n']].concat();
-    let requests: [&[u8]; 6] = [
-        b"fish\n",
-        b"\n",
-        b"\xff\x00\n",
-        b"{\"status\":7}\n",
-        b"{\"job\":{\"name\":\"fish\",\"command\":\"start\"}}\n",
-        &long,
+    let long = [br#"{"version":1,"request":{"store.status":{}}}"#.to_vec(), vec![b' '; 100_000]].concat();
+    let requests: [(&[u8], &str); 6] = [
+        (b"fish", "malformed"),
+        (b"\xff\x00", "malformed"),
+        (br#"{"version":1,"request":{"store.status":7}}"#, "malformed"),
+        (br#"{"version":9,"request":{"store.status":{}}}"#, "version"),
+        (br#"{"version":1,"request":{"store.job":{"name":"fish","command":"start"}}}"#, "not-found"),
+        (&long, "malformed"),
     ];
-    for request in requests {
+    for (request, code) in requests {
         let answer = ask(&room.data, request);
-        assert!(answer["error"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+        assert_eq!((answer["version"].as_u64(), answer["error"]["code"].as_str()), (Some(1), Some(code)), "{answer}");
     }
+    // Not even a length of four bytes that may be: a line of an earlier release.
+    assert_eq!(say(&room.data, b"{\"status\":{}}\n")["error"]["code"].as_str(), Some("malformed"));
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(room.data.join("control.sock")).unwrap());
     assert_eq!(mode & 0o777, 0o600);
     // More than are served at a time, silent or gone at once.
     let silent: Vec<UnixStream> =
         (0..40).map(|_| UnixStream::connect(room.data.join("control.sock")).unwrap()).collect();
     drop(silent);
-    assert_eq!(ask(&room.data, b"{\"status\":{}}\n")["ok"]["health"].as_str(), Some("good"));
+    let status = ask(&room.data, br#"{"version":1,"request":{"store.status":{}}}"#);
+    assert_eq!(status["ok"]["health"].as_str(), Some("good"));
     assert!(node.terminate().unwrap() < Duration::from_secs(2));
     assert!(!room.data.join("control.sock").exists());
 }

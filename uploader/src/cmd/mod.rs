@@ -10,6 +10,7 @@ pub(crate) mod retrieve;
 pub(crate) mod shards;
 pub(crate) mod upload;
 pub(crate) mod validate;
+pub(crate) mod vpn;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! A choice of carriers and why it was made, as data for the packet half, the log and the screen. It decides nothing.
 
+use core::fmt;
+
 use shoal_protocol::mesh::session::content::Fence;
 use shoal_protocol::mesh::session::frame::PathId;
 
@@ -87,6 +89,36 @@ pub enum Why {
         /// For how long.
         for_ms: u64,
     },
+}
+
+impl fmt::Display for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("nothing"),
+            Self::One { on, .. } => on.fmt(f),
+            Self::Both { doubted, spare } => write!(f, "{doubted} and {spare}"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("the first carrier there is"),
+            Self::Gone => f.write_str("the carrier in use is gone"),
+            Self::NothingLeft => f.write_str("no carrier is left"),
+            Self::Better => f.write_str("a better kind of carrier came up"),
+            Self::MtuConfirmed { frame, rtt_ms } => {
+                write!(f, "datagrams of {frame} B came through and back twice, in {rtt_ms} ms")
+            }
+            Self::Faster { rtt_ms, than_ms } => write!(f, "faster: {rtt_ms} ms instead of {than_ms} ms"),
+            Self::Silent { for_ms, limit_ms } => {
+                write!(f, "in doubt: nothing came back for {for_ms} ms, {limit_ms} ms is the limit")
+            }
+            Self::HeardAgain => f.write_str("the one in doubt was heard again"),
+            Self::Dead { for_ms } => write!(f, "given up: nothing came back for {for_ms} ms"),
+        }
+    }
 }
 
 /// A choice for the packet half.

@@ -14,7 +14,7 @@ pub mod candidate;
 pub mod choice;
 pub mod fence;
 
-pub use agent::{PathAgent, PathEffect};
+pub use agent::{CandidateState, CandidateView, PathAgent, PathEffect};
 pub use choice::{Choice, Decision, Ways, Why};
 pub use fence::{FenceGate, Judgement};
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use schedule::{PAUSE_LIMIT, TRANQUIL_LIMIT};
+pub use shoal_protocol::local::JobCommand as Command;
 use thread::Shared;
 
 /// What a step of a job came to.
@@ -93,24 +94,6 @@ impl Progress {
         let Self { done, total, unit, notes } = self;
         Progress { done, total, unit: unit.to_owned(), notes }
     }
-}
-
-/// What a person can ask of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Command {
-    /// Run now: ends a pause and any wait, and calls [`Worker::begin`] before the step.
-    Start,
-    /// Take no step until resumed, or for [`PAUSE_LIMIT`]. A step under way ends first. Pausing again starts the limit
-    /// anew.
-    Pause,
-    /// End a pause; a wait the job itself asked for goes on.
-    Resume,
-    /// Give up the run under way, and a start not yet carried out: calls [`Worker::cancel`]. A pause goes on.
-    Cancel,
-    /// The tranquility: the pause after each step is this many times what the step took, [`TRANQUIL_LIMIT`] at most.
-    /// 0 is no pause. Applies to a pause under way too.
-    Speed(u32),
 }
 
 /// What a job is at.

@@ -155,6 +155,15 @@ pub(crate) struct Activity {
     pub(crate) traffic: Vec<(SessionIndex, Traffic)>,
 }
 
+/// What waits on a link now, packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// For its turn.
+    pub(crate) queued: (usize, usize),
+    /// For a session.
+    pub(crate) parked: (usize, usize),
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -229,6 +238,13 @@ impl Link {
             }
         }
         Activity { sent_on, heard_on, traffic }
+    }
+
+    /// What waits here.
+    pub(crate) fn backlog(&self) -> Backlog {
+        let sending = self.sending();
+        let queued = sending.queue.as_ref().map_or((0, 0), |queue| (queue.len(), queue.bytes()));
+        Backlog { queued, parked: (sending.parked.len(), sending.parked_bytes) }
     }
 
     /// Puts a lane in the place of the one before, or none.

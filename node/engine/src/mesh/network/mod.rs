@@ -4,7 +4,7 @@
 //! - [`effect`]: what comes in with every event, and what is to be done.
 //! - `peer`: one other member. `neighbours`: connections, lanes and what is heard over them.
 //! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed.
-//! - [`tables`]: what the packet half reads.
+//! - [`tables`]: what the packet half reads. [`view`]: the same for people, and what is asked of one peer.
 //!
 //! Flow of a packet's first way: [`Network::handle_want`] -> sessions -> [`PlaneCommand::Handshake`] -> the peer's
 //! [`Network::handle_initiation`] -> response -> [`PlaneCommand::Install`] and [`PlaneCommand::Use`] on both sides.
@@ -17,6 +17,7 @@ mod statements;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use effect::{Carriers, Env, Members, NetworkEffect, PlaneCommand, Setup, Uns
 pub use peer::Standing;
 pub use statements::Refused;
 pub use tables::Tables;
+pub use view::{NoPing, PeerView, Reach, RouteRow};
 
 use crate::mesh::claims::Claims;
 use crate::mesh::flood::Flood;

@@ -75,6 +75,11 @@ impl Peer {
         }
     }
 
+    /// Whether keys are shared with it.
+    pub(super) fn has_session(&self) -> bool {
+        self.sessions.as_ref().is_some_and(|sessions| sessions.current().is_some())
+    }
+
     /// Whether frames reach it without another member in between.
     pub(super) fn is_direct(&self) -> bool {
         self.path.ways().carriers().any(|carrier| carrier != Carrier::Routed)

@@ -1,5 +1,7 @@
 //! Networks of a few nodes with real keys: what each wants done is done, over carriers that can be cut.
 
+mod views;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -32,6 +32,10 @@ pub struct RouteView {
     pub via: NodeId,
     /// What it is like, from there.
     pub told: Told,
+    /// Its metric from here, the link to its teller included; the largest number if that link is gone.
+    pub metric: u32,
+    /// Longest frame of the way, that link included, bytes.
+    pub max_frame: u32,
     /// What is thought of it.
     pub state: RouteState,
 }
@@ -42,7 +46,8 @@ impl Routing {
         let of = move |(prefix, destination): (&Prefix, &Destination)| {
             let views = destination.heard.iter().map(|(via, heard)| {
                 let used = destination.best.as_ref().is_some_and(|best| best.hops.contains(via));
-                let alive = self.links.get(via).is_some_and(|link| heard.is_alive(link, now));
+                let link = self.links.get(via);
+                let alive = link.is_some_and(|link| heard.is_alive(link, now));
                 let Told { router, seqno, metric, .. } = heard.told;
                 let state = match (heard.authorised, alive) {
                     (false, _) => RouteState::Unauthorised,
@@ -51,7 +56,10 @@ impl Routing {
                     (true, true) if self.sources.is_feasible(*prefix, router, seqno, metric) => RouteState::Feasible,
                     (true, true) => RouteState::Unfeasible,
                 };
-                RouteView { prefix: *prefix, via: *via, told: heard.told, state }
+                let total =
+                    link.map_or(u32::MAX, |link| metric.saturating_add(link.cost.published()).saturating_add(1));
+                let max_frame = link.map_or(0, |link| link.max_frame.min(heard.told.max_frame));
+                RouteView { prefix: *prefix, via: *via, told: heard.told, metric: total, max_frame, state }
             });
             views.collect::<Vec<_>>()
         };

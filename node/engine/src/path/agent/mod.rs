@@ -4,6 +4,8 @@
 //! came back; then it goes before lanes, and lanes before routes. Any authentic frame is proof of life. What is in use and
 //! gives none for too long, although data goes out, is doubled by the next best and then given up.
 
+mod view;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use shoal_protocol::mesh::session::content::{Control, Fence, PROBE_FRAME, PROBE_PADDING_MAX};
@@ -13,6 +15,7 @@ use super::candidate::{ALIVE_MS, Candidate, Probe, Proof};
 use super::choice::{Choice, Decision, Ways, Why};
 use super::{CARRIERS_MAX, Carrier};
 use crate::Now;
+pub use view::{CandidateState, CandidateView};
 
 /// Decisions that are remembered.
 pub const DECISIONS_MAX: usize = 16;

@@ -161,7 +161,7 @@ impl Ruleset {
 /// The prefixes that no other one covers: a set takes no element twice.
 fn outermost(mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
     // In this order whatever covers a prefix is the last one kept before it.
-    prefixes.sort();
+    prefixes.sort_unstable_by_key(|prefix| (prefix.address(), prefix.length()));
     let mut kept: Vec<Prefix> = Vec::new();
     for prefix in prefixes {
         if !kept.last().is_some_and(|last| last.covers(&prefix)) {

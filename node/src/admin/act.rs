@@ -1,0 +1,103 @@
+//! What a running node does about one request on its control socket. It changes nothing but what jobs of the store are
+//! told, and decides nothing about the network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use shoal_protocol::local::{Answer, Code, Complaint, JobCommand, Request};
+
+use super::frames::{ERROR_MAX, encode};
+use crate::chunks::{Store, StoreStatus};
+use crate::vpn::asked::{self, Question};
+use crate::vpn::control::VpnHandle;
+
+/// A node at one moment: its store, and what it refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    /// The store.
+    #[serde(flatten)]
+    pub(crate) store: StoreStatus,
+    /// Refusals since the start by their word, those that never happened left out; empty of a stopped node.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, u64>,
+}
+
+/// What was refused since the start, by its word.
+pub(crate) type Refusals = Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
+
+/// The private network, as far as there is one.
+#[derive(Debug, Clone)]
+pub(crate) enum VpnDesk {
+    /// None was asked for.
+    Off,
+    /// It did not start; why.
+    Failed(String),
+    /// It runs.
+    On(VpnHandle),
+}
+
+/// What can be asked.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) store: Store,
+    pub(crate) refusals: Refusals,
+    pub(crate) vpn: VpnDesk,
+}
+
+impl Desk {
+    /// The answer, as a frame.
+    pub(super) async fn answer(&self, request: Request) -> Vec<u8> {
+        let (question, count) = match request {
+            Request::StoreStatus {} => {
+                let status = NodeStatus { store: self.store.status(), refused: (self.refusals)() };
+                return encode(Answer::Ok(status));
+            }
+            Request::StoreJob { name, command } => return encode(self.job(&name, command)),
+            Request::VpnStatus {} => (Question::Status, 1),
+            Request::VpnPeers {} => (Question::Peers, 1),
+            Request::VpnRoutes {} => (Question::Routes, 1),
+            Request::VpnWhy { peer } => (Question::Why(peer), 1),
+            Request::VpnPing { peer, count } => (Question::Ping(peer), count),
+            Request::VpnStats {} => (Question::Stats, 1),
+        };
+        match self.vpn() {
+            Ok(vpn) => match asked::ask(vpn, question, count).await {
+                Ok(told) => encode(Answer::Ok(told)),
+                Err(complaint) => encode(Answer::<()>::Error(complaint)),
+            },
+            Err(complaint) => encode(Answer::<()>::Error(complaint)),
+        }
+    }
+
+    fn job(&self, name: &str, command: JobCommand) -> Answer<()> {
+        match self.store.command(name, command) {
+            Ok(()) => {
+                tracing::info!(name, ?command, "a job was told");
+                Answer::Ok(())
+            }
+            Err(error) => {
+                let what: String = error.to_string().chars().take(ERROR_MAX).collect();
+                let (why, next) =
+                    ("the name is mistyped, or the node is of another release", "see shoald store status");
+                Answer::Error(Complaint::new(Code::NotFound, what, why, next))
+            }
+        }
+    }
+
+    fn vpn(&self) -> Result<&VpnHandle, Complaint> {
+        match &self.vpn {
+            VpnDesk::On(handle) => Ok(handle),
+            VpnDesk::Off => {
+                let what = "this node takes no part in a private network";
+                let next = "start it with `shoald run --vpn`";
+                Err(Complaint::new(Code::NoVpn, what, "it runs without --vpn", next))
+            }
+            VpnDesk::Failed(error) => {
+                let what = format!("the private network did not start: {error}");
+                let next = "see what shoald said when it started, and start it again";
+                Err(Complaint::new(Code::VpnFailed, what, "the system refused something it needs", next))
+            }
+        }
+    }
+}
