@@ -24,7 +24,7 @@ fn a_neighbour_is_seen_on_the_carrier_it_is_reached_by() {
         world.connect(0, 1);
         world.run(2_000);
         let peer = seen(&world, 0, 1);
-        assert_eq!(world.nodes[0].network.peers(), [peer.clone()]);
+        assert_eq!(world.nodes[0].network.peers(), std::slice::from_ref(&peer));
         assert!(matches!(peer.standing, Standing::Neighbour(_)) && peer.has_session && peer.has_key);
         assert_eq!((peer.reach, peer.max_frame), (Reach::Direct, Some(frame)));
         let [(on, _)] = peer.rtt_ms[..] else { panic!("{:?}", peer.rtt_ms) };
