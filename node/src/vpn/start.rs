@@ -39,7 +39,7 @@ const UDP_OVERHEAD: u16 = 48;
 /// MTU that a datagram may have on its way: what Ethernet takes.
 const PATH_MTU: u16 = 1500;
 /// How long goodbyes may take.
-const STOP_MAX: Duration = Duration::from_millis(500);
+const STOP_MAX: Duration = Duration::from_millis(100);
 
 /// Why the private network did not start. The storage side runs on.
 #[derive(Debug, thiserror::Error)]
