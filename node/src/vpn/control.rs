@@ -202,6 +202,10 @@ impl Control {
             VpnEvent::Connected(node) => self.event(|network, env| network.handle_connected(node, env)),
             VpnEvent::Disconnected(node) => {
                 self.words.remove(&node);
+                // The engine takes its lane for gone: were it kept, the one asked for next would not be opened.
+                if self.lanes.remove(&node).is_some() {
+                    self.set_lane(node, None);
+                }
                 self.event(|network, env| network.handle_disconnected(node, env));
             }
             VpnEvent::Message { from, seen, message } => {
@@ -210,6 +214,10 @@ impl Control {
             VpnEvent::Lane(lane) => self.lane_opened(*lane),
             VpnEvent::NoLane(node) => {
                 self.opening.remove(&node);
+                // A connection that came back meanwhile found somebody opening its lane.
+                if self.parts.swarm.link(&node).is_some() {
+                    self.open_lane(node);
+                }
             }
             VpnEvent::LaneGone(node, number) => {
                 if self.lanes.get(&node) == Some(&number) {

@@ -15,4 +15,5 @@ mod stalls;
 mod stock;
 mod store_commands;
 mod uplink;
+mod vpn;
 mod vpn_commands;
