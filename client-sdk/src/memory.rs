@@ -192,6 +192,8 @@ impl MemoryNode {
         let auditor = MEMORY_CLIENT;
         let own = node_of(&self.signer);
         Ok(match request {
+            // A client's swarm has no private network.
+            Request::Mesh(_) => return Err(TransferError::refused(Refusal::Unsupported)),
             Request::Hello(_) => Response::Hello(Hello {
                 versions: vec![PROTOCOL_VERSION],
                 boot_epoch: self.boot_epoch,

@@ -4,6 +4,9 @@
 pub mod bench;
 pub mod budget;
 pub mod fuzz;
+pub mod member;
 pub mod netns;
 pub mod process;
 pub mod sample;
+pub mod space;
+pub mod traffic;

@@ -33,6 +33,8 @@ pub struct Shoald {
     pub address: String,
     /// All its addresses, each with the id.
     pub addresses: Vec<String>,
+    /// What its ready line says of the private network; null where it takes no part in one.
+    pub vpn: Value,
 }
 
 impl Shoald {
@@ -48,12 +50,20 @@ impl Shoald {
     ///
     /// # Errors
     /// If it does not start or says something else than its ready line.
-    pub fn start_as(mut command: Command, address: &str, data: &Path, more: &[&str]) -> Result<Self> {
+    pub fn start_as(command: Command, address: &str, data: &Path, more: &[&str]) -> Result<Self> {
         let listen = format!("/ip4/{address}/tcp/0");
+        Self::start_with(command, data, &[&["--network", NETWORK, "--listen", &listen], more].concat())
+    }
+
+    /// Starts `command run` with these arguments beside the data folder, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start or says something else than its ready line.
+    pub fn start_with(mut command: Command, data: &Path, arguments: &[&str]) -> Result<Self> {
         let mut child = command
-            .args(["run", "--json", "--network", NETWORK, "--listen", &listen, "--data-dir"])
+            .args(["run", "--json", "--data-dir"])
             .arg(data)
-            .args(more)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,6 +81,7 @@ impl Shoald {
             id: field(&ready["peer_id"])?,
             address: field(&ready["addresses"][0])?,
             addresses: addresses.iter().map(field).collect::<Result<_>>()?,
+            vpn: ready["vpn"].clone(),
         })
     }
 

@@ -184,6 +184,10 @@ impl Control {
             VpnEvent::Connected(node) => self.event(|network, env| network.handle_connected(node, env)),
             VpnEvent::Disconnected(node) => {
                 self.words.remove(&node);
+                // The engine takes its lane for gone: were it kept, the one asked for next would not be opened.
+                if self.lanes.remove(&node).is_some() {
+                    self.set_lane(node, None);
+                }
                 self.event(|network, env| network.handle_disconnected(node, env));
             }
             VpnEvent::Message { from, seen, message } => {

@@ -15,3 +15,4 @@ mod stalls;
 mod stock;
 mod store_commands;
 mod uplink;
+mod vpn;

@@ -1,8 +1,6 @@
 //! A packet of this machine on its way out: parsed, its flow and route found, asked of the rules, handed to its link. What
 //! may not pass is counted by reason and goes no further.
 
-use core::net::IpAddr;
-
 use shoal_engine::mesh::network::Tables;
 use shoal_engine::mesh::packet::offload::ingest;
 use shoal_engine::mesh::packet::virtio::VirtioHeader;
@@ -63,7 +61,7 @@ impl Plane {
                 if parked { Ok(()) } else { Err("no-session".to_owned()) }
             }
             Err(NotSent::TooBig { mtu }) => {
-                self.answer_too_big(&tables, whole.get(FORM.length()..).unwrap_or_default(), &parsed, mtu);
+                self.answer_too_big(whole.get(FORM.length()..).unwrap_or_default(), &parsed, mtu);
                 Err("too-big".to_owned())
             }
             Err(other) => Err(other.to_string()),
@@ -97,19 +95,21 @@ impl Plane {
         Ok(())
     }
 
-    /// Tells the sender of a packet which size fits, so often as kernels do.
-    fn answer_too_big(&self, tables: &Tables, packet: &[u8], parsed: &Parsed, mtu: usize) {
+    /// Tells the sender of a packet which size fits, so often as kernels do. The answer comes from where the packet goes: a
+    /// kernel drops what comes in from one of its own addresses (RFC 1812 5.3.8), and believes whoever quotes the packet.
+    fn answer_too_big(&self, packet: &[u8], parsed: &Parsed, mtu: usize) {
         let allowed = {
             let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             answers.take(1, self.uptime_us()).is_ok()
         };
-        let is_v4 = parsed.tuple().source.is_ipv4();
-        let own = tables.addresses.iter().copied().find(|address: &IpAddr| address.is_ipv4() == is_v4);
-        let (Some(own), true) = (own, allowed) else { return };
+        if !allowed {
+            return;
+        }
+        let from = parsed.tuple().destination;
         let mut answer = [0; ANSWER_MAX];
         let room = answer.get_mut(FORM.length()..).unwrap_or_default();
         let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
-        if let Ok(length) = icmp::too_big(packet, parsed, own, mtu, room) {
+        if let Ok(length) = icmp::too_big(packet, parsed, from, mtu, room) {
             self.write_device(answer.get(..FORM.length().saturating_add(length)).unwrap_or_default());
         }
     }

@@ -70,6 +70,7 @@ impl Place {
             members_only: false,
             voucher_issuers: vec![node_of(&key(ISSUER))],
             domain: None,
+            vpn: None,
         };
         self.node = Some(Node::start(config).await.unwrap());
     }

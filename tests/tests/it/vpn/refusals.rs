@@ -1,0 +1,106 @@
+//! What a user is told when the private network cannot be: what, why and what next. A flag that cannot mean what it says
+//! ends the program; a system that refuses costs the private network alone.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use shoal_tests::process::Shoald;
+use shoal_tests::space::Space;
+
+use super::{DEVICE, SHOALD, is_possible};
+
+/// The documented exit code of a flag that cannot mean what it says.
+const USAGE: i32 = 2;
+
+/// The three lines: each begins as it has to, and they contain these words.
+fn says(errors: &str, words: &[&str]) -> bool {
+    let parts = ["error: ", "  why: ", "  try: "];
+    parts.iter().all(|part| errors.lines().any(|line| line.starts_with(part) && line.len() > part.len() + 8))
+        && words.iter().all(|word| errors.contains(word))
+}
+
+/// Starts `command` as a node whose private network the system refuses: it stores all the same.
+fn runs_on(mut command: Command, room: &Path, more: &[&str], words: &[&str]) {
+    let log = room.join("errors");
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let begin = ["--network", "vpn", "--open", "--vpn", "--quota", "64MB", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let mut node = Shoald::start_with(command, &room.join("data"), &[&begin[..], more].concat()).unwrap();
+    let errors = std::fs::read_to_string(&log).unwrap();
+    assert!(says(&errors, words), "{errors}");
+    assert!(node.vpn.is_null(), "{}", node.vpn);
+    let took = node.terminate().unwrap();
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_flag_that_cannot_mean_what_it_says_is_refused_with_the_next_command() {
+    if !is_possible("a_flag_that_cannot_mean_what_it_says_is_refused_with_the_next_command") {
+        return;
+    }
+    let space = Space::new().unwrap();
+    let room = tempfile::tempdir().unwrap();
+    for (flag, value, next) in [
+        ("--vpn-mtu", "1279", "--vpn-mtu 1280"),
+        ("--vpn-mtu", "9001", "--vpn-mtu 1280"),
+        ("--vpn-pool", "fish", "--vpn-pool 10.9.0.0/16"),
+        ("--vpn-pool", "10.9.0.1/16", "--vpn-pool 10.9.0.0/16"),
+        ("--vpn-pool", "10.9.0.0/31", "--vpn-pool 10.9.0.0/16"),
+        ("--vpn-pool", "fd00::/8", "--vpn-pool 10.9.0.0/16"),
+        ("--vpn-carrier", "pigeon", "--vpn-carrier auto, lanes or udp"),
+        ("--tun-name", "", "--tun-name shoal0"),
+        ("--tun-name", "sixteen-letters-", "--tun-name shoal0"),
+        ("--tun-name", "a/b", "--tun-name shoal0"),
+    ] {
+        let mut command = space.command(SHOALD);
+        command.args(["run", "--json", "--vpn", "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"]);
+        let output = command.arg(room.path().join("data")).args([flag, value]).stdin(Stdio::null()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(USAGE), "{flag} {value}: {errors}");
+        assert!(says(&errors, &[next]) && output.stdout.is_empty(), "{flag} {value}: {errors}");
+    }
+    // What the arguments' own grammar refuses has its words; the exit code is the same.
+    for wrong in [["--vpn-mtu", "many"], ["--vpn-port", "70000"], ["--no-tun", "--tun-name=x"]] {
+        let output = space.command(SHOALD).args(["run", "--vpn"]).args(wrong).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(USAGE), "{wrong:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: "), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_node_whose_device_or_port_is_taken_stores_on() {
+    if !is_possible("a_node_whose_device_or_port_is_taken_stores_on") {
+        return;
+    }
+    let space = Space::new().unwrap();
+    let room = tempfile::tempdir().unwrap();
+    space.ip(&format!("link add {DEVICE} type bridge")).unwrap();
+    let before = space.tables().unwrap();
+    runs_on(space.command(SHOALD), room.path(), &["--tun-name", DEVICE], &[DEVICE, "ip link"]);
+    assert_eq!(space.tables().unwrap(), before, "somebody else's device is as it was");
+    let taken = space.inside(|| Ok(UdpSocket::bind("0.0.0.0:0")?)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let more = ["--tun-name", "other", "--vpn-port", &port];
+    runs_on(space.command(SHOALD), room.path(), &more, &[&port, "ss -lunp"]);
+    assert_eq!(space.tables().unwrap(), before, "the device went with the attempt");
+}
+
+#[test]
+fn a_node_without_the_right_to_make_devices_stores_on() {
+    if !is_possible("a_node_without_the_right_to_make_devices_stores_on") {
+        return;
+    }
+    let space = Space::new().unwrap();
+    let room = tempfile::tempdir().unwrap();
+    let without = || {
+        let mut command = space.command("setpriv");
+        command.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin", SHOALD]);
+        command
+    };
+    runs_on(without(), room.path(), &["--tun-name", DEVICE], &["CAP_NET_ADMIN", "AmbientCapabilities"]);
+    // A relay has no device, and needs no such right.
+    let arguments = ["--network", "vpn", "--open", "--vpn", "--no-tun", "--quota", "64MB"];
+    let arguments = [&arguments[..], &["--listen", "/ip4/127.0.0.1/tcp/0"]].concat();
+    let relay = Shoald::start_with(without(), &room.path().join("relay"), &arguments).unwrap();
+    assert!(relay.vpn["ifname"].is_null() && relay.vpn["ipv6"].is_string(), "{}", relay.vpn);
+}
