@@ -202,7 +202,6 @@ impl MemoryNode {
                 time: (swarm.clock)(),
                 record: records.into_iter().find(|record| NodeId::from(*record.claimed_signer()) == own),
             }),
-            Request::Mesh(_) => return Err(TransferError::refused(Refusal::Unsupported)),
             Request::Peers { after } => {
                 let rest = records.into_iter().filter(|record| Some(NodeId::from(*record.claimed_signer())) > *after);
                 let rest: Vec<Signed> = rest.collect();

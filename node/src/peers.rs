@@ -168,7 +168,7 @@ fn tell_vpn(vpn: &VpnHandle, event: &SwarmEvent, swarm: &SwarmHandle) {
         SwarmEvent::Lagged { .. } => swarm.connected().into_iter().all(|peer| vpn.tell(VpnEvent::Connected(peer))),
         _ => true,
     };
-    if !told {
+    if !told && !vpn.is_over() {
         tracing::warn!(?event, "the private network is too busy to hear of a connection");
     }
 }

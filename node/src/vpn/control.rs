@@ -92,6 +92,11 @@ impl VpnHandle {
         self.events.try_send(event).is_ok()
     }
 
+    /// Whether the task has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.events.is_closed()
+    }
+
     async fn tell_surely(&self, event: VpnEvent) {
         // The task is gone: then nobody needs to hear it.
         let _ = self.events.send(event).await;

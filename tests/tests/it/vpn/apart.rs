@@ -62,7 +62,9 @@ fn two_networks_on_one_link_do_not_see_each_other() {
     let d = member(&switch, &room, 3, &[&a, &b, &c], &two);
     let [at_a, at_b, at_c, at_d] = &switch.machines[..] else { panic!("four machines") };
     for (from, to) in [(at_a, &c), (at_c, &a), (at_b, &d), (at_d, &b)] {
-        to.addresses().into_iter().for_each(|address| drop(reached(from, address, Duration::from_secs(20))));
+        for address in to.addresses() {
+            reached(from, address, Duration::from_secs(20));
+        }
     }
     for (from, to) in [(at_a, &b), (at_b, &a), (at_c, &d), (at_d, &a)] {
         assert!(is_silent(from, to));
