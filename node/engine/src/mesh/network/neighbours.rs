@@ -5,6 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::message::{Endpoint, MeshHello, MeshMessage};
 use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::session::content::CloseReason;
 
 use super::effect::{Carriers, Env, NetworkEffect, PlaneCommand};
 use super::peer::{Peer, Standing};
@@ -105,10 +106,15 @@ impl Network {
         let Some(state) = self.peer_mut(from, Standing::Connected) else { return };
         let before = std::mem::replace(&mut state.standing, Standing::Neighbour(hello.epoch));
         let has_lane = state.has_lane;
+        let restarted = state.epoch.replace(hello.epoch).is_some_and(|known| known != hello.epoch);
         if !self.learn_key(from, &hello.key, Some(from), env) {
             return;
         }
         let peer = PeerHash::of(&from);
+        if restarted {
+            // Its keys went with the run before: what is sealed with them is lost until somebody notices.
+            self.with_sessions(peer, env, |sessions, cx| sessions.close(CloseReason::Stopping, cx));
+        }
         if before != Standing::Neighbour(hello.epoch) {
             self.flood.handle_link(from, hello.epoch);
             self.ensure_sessions(peer);
@@ -158,7 +164,6 @@ impl Network {
 
     /// Stops taking part: a word to every neighbour and the end of every session.
     pub fn leave(&mut self, env: &mut Env<'_>) {
-        use shoal_protocol::mesh::session::content::CloseReason;
         let all: Vec<(PeerHash, NodeId, Standing)> =
             self.peers.iter().map(|(hash, peer)| (*hash, peer.node, peer.standing)).collect();
         for (peer, node, standing) in all {

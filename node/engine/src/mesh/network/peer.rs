@@ -24,6 +24,8 @@ pub enum Standing {
 pub(super) struct Peer {
     pub(super) node: NodeId,
     pub(super) standing: Standing,
+    /// The run it was last heard of in.
+    pub(super) epoch: Option<BootEpoch>,
     /// A tunnel lane is open.
     pub(super) has_lane: bool,
     /// There once its mesh key is known.
@@ -40,6 +42,7 @@ impl Peer {
         Self {
             node,
             standing,
+            epoch: None,
             has_lane: false,
             sessions: None,
             path: PathAgent::new(full_frame),
