@@ -48,6 +48,13 @@ impl Network {
         if self.setup.endpoints != endpoints {
             self.setup.endpoints = endpoints;
             self.greet_all();
+            let all: Vec<PeerHash> = self.peers.keys().copied().collect();
+            for peer in all {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.path.handle_moved(env.now);
+                }
+                self.drain_path(peer, env);
+            }
             self.settle(env);
         }
     }

@@ -143,6 +143,16 @@ impl PathAgent {
         }
     }
 
+    /// This node has other addresses than before: every proven carrier is probed at once, packets or not. The peer learns
+    /// where this node is from any frame, and sends there once that was answered.
+    pub fn handle_moved(&mut self, now: Now) {
+        self.active_ms = Some(now.uptime_ms);
+        for candidate in self.candidates.values_mut() {
+            candidate.probe_due_ms = now.uptime_ms;
+        }
+        self.probe_due(now.uptime_ms);
+    }
+
     /// Time passed: doubts, ends and probes that are due. To be called every 50 ms while packets go, else now and then.
     pub fn handle_timeout(&mut self, now: Now) {
         let now_ms = now.uptime_ms;

@@ -306,3 +306,18 @@ fn nothing_grows_for_an_owner_who_does_not_drain() {
     assert!(agent.effects.len() <= EFFECTS_MAX && agent.decisions.len() <= DECISIONS_MAX);
     assert!(matches!(agent.effects.back(), Some(PathEffect::Choose(Choice { ways: Ways::None, .. }))));
 }
+
+#[test]
+fn who_moved_shows_itself_on_every_carrier_at_once_even_when_nothing_is_sent() {
+    let mut world = World::with_both(10);
+    world.run(200_000, false);
+    world.probes.clear();
+    world.run(10_000, false);
+    assert_eq!(world.probes, [], "it rests");
+    let begun = world.now_ms;
+    world.agent.handle_moved(world.now());
+    world.run(100, false);
+    let on: Vec<Carrier> =
+        world.probes.iter().filter(|(at, ..)| *at <= begun + STEP_MS).map(|(_, on, _)| *on).collect();
+    assert!(on.contains(&udp(1)) && on.contains(&Carrier::Lanes), "{on:?}");
+}
