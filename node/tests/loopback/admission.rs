@@ -1,10 +1,11 @@
 //! Who may do what, over real sockets: vouchers and their end, members only, and what was refused in the status.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use shoal_protocol::group::Voucher;
+use shoal_protocol::local::{self, ANSWER_MAX, Envelope, PREFIX, REQUEST_MAX, frame, length};
 
 use super::*;
 
@@ -32,12 +33,15 @@ async fn refusals(data: &Path) -> BTreeMap<String, u64> {
     let socket = data.join("control.sock");
     let asked = tokio::task::spawn_blocking(move || {
         let mut stream = UnixStream::connect(socket).unwrap();
-        stream.write_all(b"{\"status\":{}}\n").unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        line
+        let question = serde_json::to_vec(&Envelope::new(local::Request::StoreStatus {})).unwrap();
+        stream.write_all(&frame(&question, REQUEST_MAX).unwrap()).unwrap();
+        let mut prefix = [0; PREFIX];
+        stream.read_exact(&mut prefix).unwrap();
+        let mut answer = vec![0; length(prefix, ANSWER_MAX).unwrap()];
+        stream.read_exact(&mut answer).unwrap();
+        answer
     });
-    let answer: serde_json::Value = serde_json::from_str(&asked.await.unwrap()).unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&asked.await.unwrap()).unwrap();
     serde_json::from_value(answer["ok"]["refused"].clone()).unwrap()
 }
 
