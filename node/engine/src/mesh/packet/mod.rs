@@ -2,7 +2,7 @@
 //! over memory of the caller, without allocation and lock; no socket, no clock, no route is known here.
 //!
 //! - [`parse`]: bytes to a [`Parsed`], or a [`PacketDrop`].
-//! - [`tuple`]: the addresses and ports a decision is about.
+//! - [`mod@tuple`]: the addresses and ports a decision is about.
 //! - [`checksum`]: internet checksums, whole, incremental and partial.
 //! - [`virtio`]: the header the kernel puts before a packet.
 //! - [`offload`]: that header to the wire's meta and, at the far side, back from the packet itself.

@@ -1,5 +1,5 @@
 //! Who goes first on a link, and what goes no further. Every link to a next hop has one [`Queue`]; packets get a class
-//! ([`classify`]), are cut if they would hold the link for long ([`piece_bytes`]), wait in a queue of their flow, and
+//! ([`classify()`]), are cut if they would hold the link for long ([`piece_bytes`]), wait in a queue of their flow, and
 //! leave by deficit round robin with CoDel. Limits ([`limits`]) stand before it. Time is an argument, in microseconds
 //! since some moment, never going back; what a packet is made of is the caller's.
 
