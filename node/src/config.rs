@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use shoal_engine::suggest::meant;
 use shoal_protocol::limits::DOMAIN_MAX;
 use shoal_protocol::record::is_plain_text;
 use shoal_protocol::{NetworkId, NodeId};
@@ -214,31 +215,6 @@ fn parse_file(bytes: &[u8], path: &Path) -> Result<FileConfig, Problem> {
             &next,
         )
     })
-}
-
-/// The key that an unknown one was probably meant to be; both are in the parser's message, in backquotes.
-fn meant(message: &str) -> Option<&str> {
-    let (_, names) = message.split_once("unknown field `")?;
-    let mut names = names.split('`').step_by(2);
-    let unknown = names.next()?;
-    let close = names.map(|name| (distance(unknown, name), name)).min()?;
-    Some(close).filter(|(distance, _)| *distance <= 3 && *distance < unknown.len()).map(|(_, name)| name)
-}
-
-/// Levenshtein distance: how many characters to insert, remove or replace.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (line, a) in from.chars().enumerate() {
-        let mut left = line.saturating_add(1);
-        let mut next = vec![left];
-        for ((b, above), above_left) in to.chars().zip(row.iter().skip(1)).zip(&row) {
-            let replaced = above_left.saturating_add(usize::from(a != b));
-            left = replaced.min(above.saturating_add(1)).min(left.saturating_add(1));
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 /// The data directory of those who name none.

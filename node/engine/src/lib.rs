@@ -10,6 +10,7 @@
 //! - [`ceilings`]: what a lease group may still be promised.
 //! - [`counters`]: how often what was refused.
 //! - [`reservations`]: room promised for a minute.
+//! - [`suggest`]: the word that was probably meant.
 //! - [`pressure`]: when to come again.
 //! - [`leases`]: whether a lease group counts.
 //! - [`records`]: whether a record follows the one that is kept.
@@ -25,6 +26,7 @@ pub mod path;
 pub mod pressure;
 pub mod records;
 pub mod reservations;
+pub mod suggest;
 pub mod time;
 pub mod vouchers;
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use futures::StreamExt;
 use shoal_engine::mesh::network::{Env, Network, NetworkEffect, NoPing, Unsigned};
-use shoal_engine::mesh::qos::bucket::Rate;
 use shoal_engine::mesh::session::Load;
 use shoal_engine::path::Carrier;
 use shoal_protocol::control::Request;
@@ -48,8 +47,6 @@ const TICK: Duration = Duration::from_millis(50);
 const EVENTS_MAX: usize = 1024;
 /// Handshakes a tick may bring before initiators have to show that they receive: 2,000 a second, a fifth of a core.
 const CALM_HANDSHAKES: usize = 100;
-/// What a neighbour may have relayed: a gigabit a second.
-const RELAY_RATE: Rate = Rate { bytes_per_second: 125_000_000, burst: 1_250_000 };
 /// Bits of the network that IPv6 addresses share.
 const V6_LENGTH: u8 = 48;
 
@@ -441,13 +438,10 @@ impl Control {
         // One that takes the place of another was up before too.
         self.event(|network, env| network.handle_lane(node, false, env));
         self.event(|network, env| network.handle_lane(node, true, env));
-        self.parts.plane.relay().grant(PeerHash::of(&node), RELAY_RATE, self.parts.plane.uptime_us());
     }
 
     fn set_lane(&self, node: NodeId, queue: Option<lane::LaneQueue>) {
-        if let Some(link) = self.parts.plane.link(&PeerHash::of(&node)) {
-            link.set_lane(queue);
-        }
+        self.parts.plane.set_lane(&PeerHash::of(&node), queue);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_protocol::NodeId;
-use shoal_swarm::{SwarmHandle, TunnelLane};
+use shoal_swarm::{LaneError, SwarmHandle, TunnelLane};
 use tokio::sync::mpsc;
 
 /// Words that wait for one neighbour. Beyond them they are lost, as if the connection were slow.
@@ -47,6 +47,11 @@ pub(super) async fn open_lane(node: NodeId, swarm: SwarmHandle) -> Option<Tunnel
     loop {
         match swarm.tunnel(node, LANE_MAX).await {
             Ok(lane) => return Some(lane),
+            // The peer opened it meanwhile, and it comes to its owner another way.
+            Err(LaneError::TunnelOpen) => {
+                tokio::time::sleep(LANE_AGAIN.0).await;
+                return None;
+            }
             Err(error) => tracing::debug!(peer = %node, %error, "no tunnel lane"),
         }
         swarm.link(&node)?;

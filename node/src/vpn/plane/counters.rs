@@ -5,7 +5,87 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use shoal_engine::mesh::packet::PacketDrop;
+use shoal_engine::mesh::policy::Reason;
+use shoal_engine::mesh::qos::QueueDrop;
+use shoal_engine::mesh::relay::RelayDrop;
+use shoal_engine::mesh::session::Dropped;
 use shoal_protocol::mesh::class::Class;
+
+use super::send::NotSent;
+
+/// Why a packet or frame went no further: whoever stopped it says so. Copied, so that a flood of them allocates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lost {
+    Packet(PacketDrop),
+    Session(Dropped),
+    Relay(RelayDrop),
+    Rule(Reason),
+    Queue(QueueDrop),
+    Send(NotSent),
+    /// A word of this program's own.
+    Word(&'static str),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Packet(reason) => reason.fmt(f),
+            Self::Session(reason) => reason.fmt(f),
+            Self::Relay(reason) => reason.fmt(f),
+            Self::Rule(reason) => f.write_str(reason.label()),
+            Self::Queue(reason) => reason.fmt(f),
+            Self::Send(reason) => reason.fmt(f),
+            Self::Word(word) => f.write_str(word),
+        }
+    }
+}
+
+impl From<PacketDrop> for Lost {
+    fn from(reason: PacketDrop) -> Self {
+        Self::Packet(reason)
+    }
+}
+
+impl From<Dropped> for Lost {
+    fn from(reason: Dropped) -> Self {
+        Self::Session(reason)
+    }
+}
+
+impl From<RelayDrop> for Lost {
+    fn from(reason: RelayDrop) -> Self {
+        Self::Relay(reason)
+    }
+}
+
+impl From<Reason> for Lost {
+    fn from(reason: Reason) -> Self {
+        Self::Rule(reason)
+    }
+}
+
+impl From<QueueDrop> for Lost {
+    fn from(reason: QueueDrop) -> Self {
+        Self::Queue(reason)
+    }
+}
+
+impl From<NotSent> for Lost {
+    /// All sizes that did not fit are one reason.
+    fn from(reason: NotSent) -> Self {
+        match reason {
+            NotSent::TooBig { .. } => Self::Word("too-big"),
+            other => Self::Send(other),
+        }
+    }
+}
+
+impl From<&'static str> for Lost {
+    fn from(word: &'static str) -> Self {
+        Self::Word(word)
+    }
+}
 
 /// Packets and bytes of one direction.
 #[derive(Debug, Default)]
@@ -36,23 +116,25 @@ impl Flow {
 pub(crate) struct Counters {
     pub(crate) sent: Flow,
     pub(crate) received: Flow,
-    /// Reasons are words of the program, so there are only so many.
-    drops: Mutex<BTreeMap<String, u64>>,
+    /// By reason, of which there are only so many.
+    drops: Mutex<BTreeMap<Lost, u64>>,
 }
 
 impl Counters {
     /// Counts a packet or frame that went no further.
-    pub(crate) fn drop(&self, reason: &str) {
+    pub(crate) fn drop(&self, reason: impl Into<Lost>) {
         let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = drops.get_mut(reason) {
-            *count = count.saturating_add(1);
-        } else {
-            drops.insert(reason.to_owned(), 1);
-        }
+        let count = drops.entry(reason.into()).or_default();
+        *count = count.saturating_add(1);
     }
 
-    /// Every reason with its count.
+    /// Every reason's word with its count.
     pub(crate) fn drops(&self) -> BTreeMap<String, u64> {
-        self.drops.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut words: BTreeMap<String, u64> = BTreeMap::new();
+        for (reason, count) in self.drops.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let sum = words.entry(reason.to_string()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        words
     }
 }

@@ -22,6 +22,7 @@ use shoal_protocol::mesh::session::content::Control;
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, PathId};
 use shoal_protocol::mesh::session::handshake::INITIATION;
 
+use super::counters::Lost;
 use super::link::{Held, Link};
 use super::send::Outlet;
 use super::{Plane, Report};
@@ -55,7 +56,7 @@ impl Plane {
     /// Takes a frame that came on a carrier; `via` is the neighbour whose lane it was.
     pub(crate) fn handle_frame(&self, frame: &mut [u8], from: Carrier, via: Option<PeerHash>, sink: &mut Sink) {
         if let Err(reason) = self.try_frame(frame, (from, via), None, sink) {
-            self.counters.drop(&reason);
+            self.counters.drop(reason);
         }
     }
 
@@ -65,27 +66,27 @@ impl Plane {
         (from, via): (Carrier, Option<PeerHash>),
         header: Option<RelayHeader>,
         sink: &mut Sink,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lost> {
         match frame.first().copied().and_then(MessageKind::of_first_byte) {
             Some(MessageKind::Data) => {}
             // None is longer than an initiation; what is, is no reason to keep it.
-            Some(_) if frame.len() > INITIATION => return Err("malformed".to_owned()),
+            Some(_) if frame.len() > INITIATION => return Err("malformed".into()),
             Some(_) => {
                 self.report(Report::Handshake { bytes: frame.to_vec(), from, via });
                 return Ok(());
             }
-            None => return Err("malformed".to_owned()),
+            None => return Err("malformed".into()),
         }
-        let index = RxHalf::index_of(frame).map_err(|reason| reason.to_string())?;
+        let index = RxHalf::index_of(frame)?;
         let link = self.session(index).ok_or("no-session")?;
         if header.is_some_and(|header| header.source != link.peer) {
-            return Err("wrong-peer".to_owned());
+            return Err("wrong-peer".into());
         }
         let aad = header.map(|header| header.aad());
         let aad = aad.as_ref().map_or(&[][..], |aad| &aad[..]);
         let mut receiving = link.receiving();
-        let opener = receiving.opener(index).map_err(|reason| reason.to_string())?;
-        let opened = opener.open(frame, aad).map_err(|reason| reason.to_string())?;
+        let opener = receiving.opener(index)?;
+        let opened = opener.open(frame, aad)?;
         let opened = match opened.content {
             Content::Packet(_) => Opened::Packet(opened.path),
             Content::Relayed(_) => Opened::Relayed,
@@ -125,7 +126,7 @@ impl Plane {
                 self.report(Report::Control { index, from, control });
                 Ok(())
             }
-            Opened::Relayed if header.is_some() => Err("nested".to_owned()),
+            Opened::Relayed if header.is_some() => Err("nested".into()),
             Opened::Relayed => {
                 drop(receiving);
                 let end = frame.len().saturating_sub(DATA_TAG);
@@ -136,7 +137,7 @@ impl Plane {
     }
 
     /// A frame behind a relay header, which a neighbour brought: for this node, or for the next hop.
-    fn relay_frame(&self, previous: &Link, relayed: &mut [u8], sink: &mut Sink) -> Result<(), String> {
+    fn relay_frame(&self, previous: &Link, relayed: &mut [u8], sink: &mut Sink) -> Result<(), Lost> {
         let tables = self.tables();
         let route = |destination: &PeerHash, label: u16| match tables.routes.lookup_peer(destination, u64::from(label))
         {
@@ -144,7 +145,7 @@ impl Plane {
             Lookup::Local | Lookup::Unreachable(_) => None,
         };
         let step = self.relay().handle_frame(relayed, &previous.peer, self.uptime_us(), route);
-        match step.map_err(|reason| reason.to_string())? {
+        match step? {
             RelayStep::Ours(header) => {
                 let frame = relayed.get_mut(RelayHeader::LEN..).unwrap_or_default();
                 self.try_frame(frame, (Carrier::Routed, Some(header.source)), Some(header), sink)
@@ -152,7 +153,7 @@ impl Plane {
             RelayStep::Forward { next, header } => {
                 let next = self.link(&next).ok_or("no-carrier")?;
                 let sent = self.submit_relayed(&next, header.class, header.flow_label, relayed, &mut sink.out);
-                sent.map_err(|reason| reason.to_string())
+                Ok(sent?)
             }
         }
     }
@@ -161,7 +162,7 @@ impl Plane {
     fn deliver_held(&self, link: &Link, held: Vec<Held>, sink: &mut Sink) {
         for Held { mut frame, .. } in held {
             if let Err(reason) = self.deliver(link, &mut frame, sink) {
-                self.counters.drop(&reason);
+                self.counters.drop(reason);
             }
         }
     }
@@ -192,14 +193,14 @@ impl Plane {
     }
 
     /// An opened frame with a packet: asked of the rules, then to the device.
-    fn deliver(&self, link: &Link, frame: &mut [u8], sink: &mut Sink) -> Result<(), String> {
+    fn deliver(&self, link: &Link, frame: &mut [u8], sink: &mut Sink) -> Result<(), Lost> {
         let end = frame.len().saturating_sub(DATA_TAG);
         let (head, packet) = match frame.get_mut(BEFORE_BODY..end).and_then(|body| body.split_first_chunk_mut()) {
             Some((meta, packet)) => (*meta, packet),
-            None => return Err("truncated".to_owned()),
+            None => return Err("truncated".into()),
         };
         let meta = Meta::from_bytes(head).map_err(|_| "bad-meta")?;
-        let parsed = Parsed::of(packet).map_err(|reason| reason.to_string())?;
+        let parsed = Parsed::of(packet)?;
         let tables = self.tables();
         self.allow_inbound(&tables, link, &parsed, sink)?;
         self.counters.received.add(classify(&parsed), packet.len());
@@ -220,18 +221,18 @@ impl Plane {
                 Joined::Alone => break,
             }
         }
-        let (_, header) = rebuild(meta, packet).map_err(|reason| reason.to_string())?;
+        let (_, header) = rebuild(meta, packet)?;
         // What stood before the packet is of no use any more; the device's header takes its place.
         let bytes = frame.get_mut(PACKET_AT - FORM.length()..end).ok_or("truncated")?;
         self.give(&header, bytes)
     }
 
-    fn join(&self, packet: &[u8], parsed: &Parsed, meta: Meta, sink: &mut Sink) -> Result<Joined, String> {
+    fn join(&self, packet: &[u8], parsed: &Parsed, meta: Meta, sink: &mut Sink) -> Result<Joined, Lost> {
         if sink.memory.is_empty() {
             sink.memory.resize(BUFFER_LENGTH, 0);
         }
         let memory = sink.memory.get_mut(FORM.length()..).unwrap_or_default();
-        sink.join.push(packet, parsed, meta, memory).map_err(|reason| reason.to_string())
+        Ok(sink.join.push(packet, parsed, meta, memory)?)
     }
 
     /// Gives the device what was joined, if anything was.
@@ -243,10 +244,10 @@ impl Plane {
             Ok(Some((length, header))) => {
                 let bytes = sink.memory.get_mut(..FORM.length().saturating_add(length)).unwrap_or_default();
                 if let Err(reason) = self.give(&header, bytes) {
-                    self.counters.drop(&reason);
+                    self.counters.drop(reason);
                 }
             }
-            Err(reason) => self.counters.drop(&reason.to_string()),
+            Err(reason) => self.counters.drop(reason),
         }
     }
 
@@ -256,14 +257,14 @@ impl Plane {
         self.flush(&mut sink.out);
     }
 
-    fn give(&self, header: &VirtioHeader, bytes: &mut [u8]) -> Result<(), String> {
-        header.write(FORM, bytes).map_err(|reason| reason.to_string())?;
+    fn give(&self, header: &VirtioHeader, bytes: &mut [u8]) -> Result<(), Lost> {
+        header.write(FORM, bytes)?;
         self.write_device(bytes);
         Ok(())
     }
 
     /// As [`Plane::allow`]; segments of one flow in a row ask once, but for those that begin or end it.
-    fn allow_inbound(&self, tables: &Tables, link: &Link, parsed: &Parsed, sink: &mut Sink) -> Result<(), String> {
+    fn allow_inbound(&self, tables: &Tables, link: &Link, parsed: &Parsed, sink: &mut Sink) -> Result<(), Lost> {
         const MATTERS: u8 = Tcp::SYN | Tcp::FIN | Tcp::RST;
         let key = (link.peer, parsed.tuple(), tables.policy.generation());
         let changes = parsed.tcp_flags().is_some_and(|flags| flags & MATTERS != 0);

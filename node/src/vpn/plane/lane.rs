@@ -1,7 +1,7 @@
 //! The frames that wait for one tunnel lane: handed over by the packet half, written by a task, their memory used again.
 //! Bounded by bytes; what finds no room is the caller's to keep or to drop.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_swarm::TunnelWriter;
@@ -36,6 +36,8 @@ impl AsRef<[u8]> for LaneFrame {
 struct Shared {
     /// Bytes that wait.
     waiting: AtomicUsize,
+    /// Somebody found it full since it last had room.
+    is_missed: AtomicBool,
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -47,9 +49,18 @@ pub(crate) struct LaneQueue {
 }
 
 impl LaneQueue {
-    /// Whether another frame is taken now.
+    /// Whether another frame is taken now. Who hears no is woken when there is room.
     pub(crate) fn has_room(&self) -> bool {
-        self.shared.waiting.load(Ordering::Acquire) < WAITING_MAX && self.frames.capacity() > 0
+        if self.is_open() {
+            return true;
+        }
+        self.shared.is_missed.store(true, Ordering::SeqCst);
+        // Looked at again: the task may have made room before it could see that somebody waits for it.
+        self.is_open()
+    }
+
+    fn is_open(&self) -> bool {
+        self.shared.waiting.load(Ordering::SeqCst) < WAITING_MAX && self.frames.capacity() > 0
     }
 
     /// Memory of at least `length` bytes for a frame.
@@ -106,14 +117,14 @@ async fn run(mut writer: TunnelWriter, mut frames: mpsc::Receiver<LaneFrame>, sh
             batch.push(frame);
         }
         let sent = writer.send(&batch).await;
-        let before = shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        shared.waiting.fetch_sub(bytes, Ordering::SeqCst);
         {
             let mut spare = shared.spare.lock().unwrap_or_else(PoisonError::into_inner);
             let left = SPARE_MAX.saturating_sub(spare.len());
             spare.extend(batch.drain(..).take(left).map(|frame| frame.memory));
         }
         batch.clear();
-        if (before >= WAITING_MAX || frames.len() >= FRAMES_MAX / 2) && room.wake().is_err() {
+        if shared.is_missed.swap(false, Ordering::SeqCst) && room.wake().is_err() {
             tracing::debug!("a full tunnel lane has room again, and nobody can be woken");
         }
         if sent.is_err() {

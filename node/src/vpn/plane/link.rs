@@ -246,9 +246,4 @@ impl Link {
         let queued = sending.queue.as_ref().map_or((0, 0), |queue| (queue.len(), queue.bytes()));
         Backlog { queued, parked: (sending.parked.len(), sending.parked_bytes) }
     }
-
-    /// Puts a lane in the place of the one before, or none.
-    pub(crate) fn set_lane(&self, lane: Option<LaneQueue>) {
-        self.sending().lane = lane;
-    }
 }

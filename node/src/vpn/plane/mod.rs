@@ -62,6 +62,8 @@ pub(crate) enum Report {
 
 /// Reports that may wait.
 pub(crate) const REPORTS_MAX: usize = 4096;
+/// What a member may have relayed: a gigabit a second.
+const RELAY_RATE: Rate = Rate { bytes_per_second: 125_000_000, burst: 1_250_000 };
 /// Answers to packets that do not fit, a second: as kernels limit theirs.
 const ANSWERS: Rate = Rate { bytes_per_second: 100, burst: 100 };
 
@@ -212,7 +214,10 @@ impl Plane {
     /// Does what the control half says.
     pub(crate) fn obey(&self, command: PlaneCommand, out: &mut Outlet) {
         match command {
-            PlaneCommand::Peer { node } => drop(self.ensure_link(node)),
+            PlaneCommand::Peer { node } => {
+                let link = self.ensure_link(node);
+                self.relay().grant(link.peer, RELAY_RATE, self.uptime_us());
+            }
             PlaneCommand::Handshake { peer, on, bytes } => self.send_handshake(peer, on, &bytes, out),
             PlaneCommand::Install { peer, installed } => {
                 let Some(link) = self.link(&peer) else { return };
@@ -237,6 +242,7 @@ impl Plane {
                 }
             }
             PlaneCommand::Forget { peer } => {
+                self.relay().revoke(&peer);
                 self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
             }
             PlaneCommand::Erase { peer, index } => {

@@ -10,6 +10,7 @@ use shoal_engine::mesh::qos::classify;
 use shoal_engine::mesh::routing::snapshot::Lookup;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 
+use super::counters::Lost;
 use super::send::{NotSent, Outlet, Packet};
 use super::{Plane, Report};
 use crate::vpn::system::tun::{FORM, Written};
@@ -21,26 +22,29 @@ impl Plane {
     /// Takes what the device gave: a virtio header and a packet.
     pub(super) fn handle_device(&self, bytes: &mut [u8], out: &mut Outlet) {
         if let Err(reason) = self.try_device(bytes, out) {
-            self.counters.drop(&reason);
+            self.counters.drop(reason);
         }
     }
 
-    fn try_device(&self, bytes: &mut [u8], out: &mut Outlet) -> Result<(), String> {
-        let (header, _) = VirtioHeader::parse(bytes, FORM).map_err(|reason| reason.to_string())?;
+    fn try_device(&self, bytes: &mut [u8], out: &mut Outlet) -> Result<(), Lost> {
+        let (header, _) = VirtioHeader::parse(bytes, FORM)?;
         let whole: &mut [u8] = bytes;
         let packet = whole.get_mut(FORM.length()..).unwrap_or_default();
-        let (parsed, meta) = ingest(&header, packet).map_err(|reason| reason.to_string())?;
+        let (parsed, meta) = ingest(&header, packet)?;
         let tables = self.tables();
         let tuple = parsed.tuple();
         let label = self.seed.label(&tuple);
         let (peer, hop) = match tables.routes.lookup(tuple.destination, self.seed.one_way(&tuple)) {
             Lookup::To { peer, hop, .. } => (peer, hop),
             // The kernel keeps its own addresses to itself; what comes here all the same came by a route of somebody's.
-            Lookup::Local => return Err("local".to_owned()),
-            Lookup::Unreachable(why) => return Err(unreachable(why).to_owned()),
+            Lookup::Local => return Err("local".into()),
+            Lookup::Unreachable(why) => return Err(unreachable(why).into()),
         };
         self.allow(&tables, &peer.hash, &parsed, Direction::Outbound)?;
-        let link = self.ensure_link(peer.node);
+        let link = match self.link(&peer.hash) {
+            Some(link) => link,
+            None => self.ensure_link(peer.node),
+        };
         let class = classify(&parsed);
         let length = packet.len();
         let route = (hop.peer, usize::try_from(peer.max_frame).unwrap_or(usize::MAX));
@@ -58,13 +62,13 @@ impl Plane {
                 if asks {
                     self.report(Report::Want { peer: link.peer });
                 }
-                if parked { Ok(()) } else { Err("no-session".to_owned()) }
+                if parked { Ok(()) } else { Err("no-session".into()) }
             }
             Err(NotSent::TooBig { mtu }) => {
                 self.answer_too_big(whole.get(FORM.length()..).unwrap_or_default(), &parsed, mtu);
-                Err("too-big".to_owned())
+                Err("too-big".into())
             }
-            Err(other) => Err(other.to_string()),
+            Err(other) => Err(other.into()),
         }
     }
 
@@ -75,8 +79,8 @@ impl Plane {
         peer: &PeerHash,
         parsed: &Parsed,
         direction: Direction,
-    ) -> Result<(), String> {
-        let Some(subject) = tables.subjects.get(peer) else { return Err("not-member".to_owned()) };
+    ) -> Result<(), Lost> {
+        let Some(subject) = tables.subjects.get(peer) else { return Err("not-member".into()) };
         let (source, destination) = match direction {
             Direction::Outbound => (&tables.own, subject),
             Direction::Inbound => (subject, &tables.own),
@@ -87,7 +91,7 @@ impl Plane {
         let is_reply = flows.is_reply(*peer, &tuple, flags, generation, now_ms);
         let verdict = tables.policy.decide(source, destination, &tuple, direction, is_reply);
         if !verdict.is_allowed {
-            return Err(verdict.reason.label().to_owned());
+            return Err(verdict.reason.into());
         }
         if !is_reply {
             flows.allowed(*peer, &tuple, flags, generation, now_ms);

@@ -15,6 +15,7 @@ use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::ContentKind;
 
 use super::Plane;
+use super::lane::LaneQueue;
 use super::link::{Link, Sending};
 use super::send::{NotSent, Outlet, Packet};
 use crate::vpn::system::udp::UdpSocket;
@@ -151,7 +152,7 @@ impl Plane {
     /// Whether a frame can go now.
     fn has_room(&self, sending: &Sending, out: &Outlet) -> bool {
         match sending.ways {
-            Ways::One { on: Carrier::Lanes, .. } => sending.lane.as_ref().is_none_or(super::lane::LaneQueue::has_room),
+            Ways::One { on: Carrier::Lanes, .. } => sending.lane.as_ref().is_none_or(LaneQueue::has_room),
             Ways::One { on: Carrier::Udp(to), .. } => {
                 !out.is_stuck() && self.socket(to).is_none_or(|socket| !socket.is_full())
             }
@@ -194,12 +195,31 @@ impl Plane {
         let rate = self.rate_of(sending);
         let is_first = sending.queue.is_none();
         let queue = sending.queue.get_or_insert_with(|| Box::new(Queue::new(rate)));
-        queue.push(item, key, self.uptime_us(), |_, reason| self.counters.drop(&reason.to_string()));
+        queue.push(item, key, self.uptime_us(), |_, reason| self.counters.drop(reason));
         if is_first {
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arc::clone(next));
-            if self.wake.wake().is_err() {
-                tracing::debug!("packets wait, and nobody can be woken");
-            }
+            self.wake_sender();
+        }
+    }
+
+    fn wake_sender(&self) {
+        if self.wake.wake().is_err() {
+            tracing::debug!("packets wait, and nobody can be woken");
+        }
+    }
+
+    /// What waits on a link may have found a way: nobody else says so where the one before ended while it was full.
+    pub(super) fn look_again(&self, link: &Link) {
+        if link.sending().queue.is_some() {
+            self.wake_sender();
+        }
+    }
+
+    /// Puts a lane to a peer in the place of the one before, or none.
+    pub(crate) fn set_lane(&self, peer: &PeerHash, lane: Option<LaneQueue>) {
+        if let Some(link) = self.link(peer) {
+            link.sending().lane = lane;
+            self.look_again(&link);
         }
     }
 
@@ -243,7 +263,7 @@ impl Plane {
                     Waiting::Packet { bytes, .. } => ecn::mark(bytes),
                     Waiting::Relayed(_) => false,
                 };
-                let drop = |_, reason: shoal_engine::mesh::qos::QueueDrop| self.counters.drop(&reason.to_string());
+                let drop = |_, reason: shoal_engine::mesh::qos::QueueDrop| self.counters.drop(reason);
                 match queue.pop(self.uptime_us(), mark, drop) {
                     Some(Taken { item, .. }) => item,
                     None => {
@@ -253,7 +273,7 @@ impl Plane {
                 }
             };
             if let Err(reason) = self.send_waiting(link, taken, out) {
-                self.counters.drop(&reason.to_string());
+                self.counters.drop(reason);
             }
             // Each goes at once: what waits here can still be overtaken.
             self.flush(out);

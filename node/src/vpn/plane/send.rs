@@ -47,8 +47,8 @@ pub(super) struct Packet<'a> {
 }
 
 /// Why something was not sent. One word each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotSent {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub(crate) enum NotSent {
     /// There is no session yet.
     #[error("no-session")]
     NoSession,
@@ -329,7 +329,7 @@ impl Plane {
         }
         out.scratch = scratch;
         if let Err(reason) = self.send_relayed(&next, length, out) {
-            self.counters.drop(&reason.to_string());
+            self.counters.drop(reason);
         }
     }
 
@@ -376,6 +376,7 @@ impl Plane {
             }
         }
         link.sending().ways = choice.ways;
+        self.look_again(link);
     }
 
     /// Sends what is in the batch, and if the socket is full waits for it a little: there is room for other frames then.

@@ -1,4 +1,4 @@
-//! The threads of a plane: one reads the device, one reads the sockets. Each ends when it is told to stop, and takes
+//! The threads of a plane: one reads the device and sends what waited, one reads the sockets. Each ends when it is told to stop, and takes
 //! nothing with it but packets under way. They carry what others decide.
 
 use std::io::{self, IoSliceMut};
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Threads {
 }
 
 impl Threads {
-    /// Starts what the plane needs: none for the device where there is none.
+    /// Starts both: without a device there are still frames of others that wait for their turn.
     ///
     /// # Errors
     /// Of the system, which has no more threads or descriptors.
@@ -51,12 +51,9 @@ impl Threads {
             wakes: vec![Arc::clone(plane.wake()), Arc::clone(&receive_wake)],
             handles: vec![],
         };
-        if plane.tun().is_some() {
-            let (plane, stop) = (Arc::clone(plane), Arc::clone(&stop));
-            threads.spawn("shoal-vpn-out", move || read_device(&plane, &stop))?;
-        }
-        let plane = Arc::clone(plane);
-        threads.spawn("shoal-vpn-in", move || read_sockets(&plane, &receive_wake, &stop))?;
+        let (sending, receiving, stopped) = (Arc::clone(plane), Arc::clone(plane), Arc::clone(&stop));
+        threads.spawn("shoal-vpn-out", move || send_out(&sending, &stopped))?;
+        threads.spawn("shoal-vpn-in", move || read_sockets(&receiving, &receive_wake, &stop))?;
         Ok(threads)
     }
 
@@ -91,14 +88,15 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
     }
 }
 
-/// Reads packets and sends them until it is to stop.
-fn read_device(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
-    let Some(device) = plane.tun() else { return Ok(()) };
-    let mut buffer = vec![0; tun::BUFFER_LENGTH];
+/// Reads packets of the device, if there is one, and sends them and what waited for its turn, until it is to stop.
+fn send_out(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
+    let device = plane.tun();
+    let mut buffer = vec![0; if device.is_some() { tun::BUFFER_LENGTH } else { 0 }];
     let mut out = Outlet::patient();
     while !stop.load(Ordering::Acquire) {
         let mut count = 0;
         while count < BURST
+            && let Some(device) = device
             && let Some(length) = device.read(&mut buffer)?
         {
             plane.handle_device(buffer.get_mut(..length).unwrap_or_default(), &mut out);
@@ -107,7 +105,8 @@ fn read_device(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
         plane.flush(&mut out);
         plane.serve_waiting(&mut out);
         if count < BURST {
-            let mut fds = vec![PollFd::new(device, PollFlags::IN), PollFd::new(&**plane.wake(), PollFlags::IN)];
+            let mut fds = vec![PollFd::new(&**plane.wake(), PollFlags::IN)];
+            fds.extend(device.map(|device| PollFd::new(device, PollFlags::IN)));
             fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
             wait(&mut fds, None)?;
             plane.wake().take()?;
@@ -148,7 +147,9 @@ fn receive(
     metas: &mut [RecvMeta],
     sink: &mut Sink,
 ) -> io::Result<bool> {
-    let mut buffers: Vec<IoSliceMut<'_>> = memory.chunks_mut(udp::BUFFER_LENGTH).map(IoSliceMut::new).collect();
+    let mut chunks = memory.chunks_mut(udp::BUFFER_LENGTH);
+    let mut buffers: [IoSliceMut<'_>; RECEIVED] =
+        std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
     let count = match socket.receive(&mut buffers, metas) {
         Ok(count) => count,
         Err(error) => {
@@ -157,7 +158,6 @@ fn receive(
             return Ok(false);
         }
     };
-    drop(buffers);
     for (buffer, meta) in memory.chunks_mut(udp::BUFFER_LENGTH).zip(metas).take(count) {
         let from = Carrier::Udp(meta.addr);
         let filled = buffer.get_mut(..meta.len).unwrap_or_default();

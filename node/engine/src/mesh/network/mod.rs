@@ -235,7 +235,7 @@ impl Network {
     /// Passes on what claims and routing want.
     fn settle(&mut self, env: &mut Env<'_>) {
         self.drain_claims(env);
-        self.drain_routing(env);
+        self.drain_routing();
         self.drain_flood(env);
     }
 }

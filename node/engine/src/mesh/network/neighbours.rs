@@ -24,6 +24,11 @@ impl Network {
         if peer.standing == Standing::Distant {
             peer.standing = Standing::Connected;
         }
+        // Its hello can be heard before the connection is: what was asked for then found none.
+        let is_lane_missing = matches!(peer.standing, Standing::Neighbour(_)) && !peer.has_lane;
+        if is_lane_missing {
+            self.want_lane(PeerHash::of(&node));
+        }
         if let Some(hello) = self.hello() {
             self.tell(node, hello);
         }

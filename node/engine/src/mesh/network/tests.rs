@@ -366,6 +366,21 @@ fn neighbours_have_keys_before_the_first_packet_and_leave_lanes_for_a_proven_add
 }
 
 #[test]
+fn a_lane_is_asked_for_again_where_the_hello_came_before_the_connection() {
+    let mut world = World::new(2, Carriers::Lanes, &Members::Everybody);
+    let (one, other) = (id(0), id(1));
+    // What node 0 wants of a connection that it does not have yet is lost.
+    world.event(1, |network, env| network.handle_connected(one, env));
+    let hello = Box::new(world.nodes[1].network.hello().unwrap());
+    world.deliver(0, Parcel::Message(1, hello));
+    let now = world.now();
+    let World { nodes, random, .. } = &mut world;
+    nodes[0].network.handle_connected(other, &mut Env { now, random: &mut |out| random.fill(out) });
+    let mut wanted = std::iter::from_fn(|| nodes[0].network.poll());
+    assert!(wanted.any(|effect| matches!(effect, NetworkEffect::OpenLane(node) if node == other)));
+}
+
+#[test]
 fn lanes_alone_stay_on_lanes() {
     let mut world = World::new(2, Carriers::Lanes, &Members::Everybody);
     world.connect(0, 1);

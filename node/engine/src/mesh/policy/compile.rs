@@ -14,8 +14,8 @@ use super::document::{
 use super::floor::{self, Floor, FloorFacts};
 use super::prefix_table::PrefixTable;
 use super::snapshot::{Exit, Protocol, Rule, Segment, Selector, Snapshot};
-use super::suggest::closest;
 use crate::mesh::packet::tuple::{TCP, UDP};
+use crate::suggest::closest;
 
 /// What only this machine knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::suggest::closest;
+use crate::suggest::meant;
 
 /// The only version of this form.
 pub const POLICY_VERSION: u64 = 1;
@@ -256,12 +256,4 @@ impl Document {
 /// The line a byte is in, counted from 1.
 fn line_of(breaks: &[usize], at: usize) -> usize {
     breaks.partition_point(|line_end| *line_end < at).saturating_add(1)
-}
-
-/// The key or word that an unknown one was probably meant to be; the parser's message has all of them in backquotes.
-fn meant(message: &str) -> Option<String> {
-    let unknown = ["unknown field `", "unknown variant `"].iter().find_map(|start| message.split_once(start))?.1;
-    let mut names = unknown.split('`').step_by(2);
-    let unknown = names.next()?;
-    closest(unknown, names)
 }

@@ -13,7 +13,6 @@ pub mod document;
 pub mod floor;
 pub mod prefix_table;
 pub mod snapshot;
-mod suggest;
 
 pub use compile::Local;
 pub use document::{Document, PolicyError};

@@ -1,9 +1,20 @@
 //! The word that was probably meant. It changes nothing by itself.
 
 /// The closest of `known` to `unknown`, if it is at most three changes away and not a different word altogether.
-pub(super) fn closest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+#[must_use]
+pub fn closest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let (distance, name) = known.map(|name| (distance(unknown, name), name)).min()?;
     (distance <= 3 && distance < unknown.chars().count()).then(|| name.to_owned())
+}
+
+/// The key or word that an unknown one was probably meant to be, from the message of the parser of TOML, which has all of
+/// them in backquotes.
+#[must_use]
+pub fn meant(message: &str) -> Option<String> {
+    let unknown = ["unknown field `", "unknown variant `"].iter().find_map(|start| message.split_once(start))?.1;
+    let mut names = unknown.split('`').step_by(2);
+    let unknown = names.next()?;
+    closest(unknown, names)
 }
 
 /// Levenshtein distance: how many characters to insert, remove or replace.
