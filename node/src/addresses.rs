@@ -1,12 +1,14 @@
 //! Where the node listens: in which order it is said, to peers, to people and to the next start. It never asks the
 //! system; the swarm reports.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use shoal_protocol::limits::ADDRESSES_MAX;
 
 use crate::files::{read_bounded, write_private};
 use crate::vpn::places::Overlay;
+use crate::vpn::system::Port;
 
 /// The note in the data directory from which `shoald address` reads.
 const FILE: &str = "addresses";
@@ -32,6 +34,22 @@ pub(crate) fn advertised(ordered: &[String], overlay: Option<&Overlay>) -> Vec<S
     let outside = ordered.iter().filter(|text| !is_inside(text));
     let parsed = outside.filter_map(|text| shoal_swarm::peer_address(text).ok());
     parsed.map(|parsed| parsed.address).take(ADDRESSES_MAX).collect()
+}
+
+/// The ports of listeners.
+pub(crate) fn ports(addresses: &[String]) -> BTreeSet<Port> {
+    let port = |text: &String| {
+        let mut parts = text.split('/');
+        while let Some(part) = parts.next() {
+            match part {
+                "tcp" => return parts.next()?.parse().ok().map(Port::Tcp),
+                "udp" => return parts.next()?.parse().ok().map(Port::Udp),
+                _ => {}
+            }
+        }
+        None
+    };
+    addresses.iter().filter_map(port).collect()
 }
 
 /// Notes them for `shoald address`. A failure is logged: the node runs without.
@@ -60,6 +78,7 @@ mod tests {
         let with_id = |order: [usize; 4]| order.map(|at| format!("{}/p2p/{id}", sorted[at])).to_vec();
         let addresses = ordered(with_id([3, 1, 2, 0]));
         assert_eq!(addresses, with_id([0, 1, 2, 3]));
+        assert_eq!(ports(&addresses), [Port::Tcp(1), Port::Udp(1)].into());
         assert_eq!(advertised(&addresses, None), sorted);
         let network = shoal_protocol::NetworkId::from_bytes([7; 32]);
         let overlay = Overlay::new("10.0.0.0/16".parse().unwrap(), &network);

@@ -49,6 +49,16 @@ enum Command {
     /// Looks after the store: of a running node, or of one that is stopped
     #[command(after_help = EXIT_CODES)]
     Store(StoreArgs),
+    /// Looks after what the private network leaves in the system
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Vpn(VpnCommand),
+}
+
+/// The commands of `vpn`.
+#[derive(Debug, Subcommand)]
+enum VpnCommand {
+    /// Undoes what a node that was killed left: routes, rules, firewall, switches; its kill switch too
+    Cleanup(DataArgs),
 }
 
 /// Where things are.
@@ -146,6 +156,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Init(args) => init(&args),
         Command::Id(args) => id(&args),
         Command::Address(args) => address(&args),
+        Command::Vpn(VpnCommand::Cleanup(args)) => cleanup(&args),
         Command::Store(args) => {
             logs(&config::quiet(|name| std::env::var_os(name))).and_then(|()| store_cli::run(&args))
         }
@@ -390,6 +401,10 @@ fn id(args: &IdArgs) -> Result<(), Problem> {
     }
     let words = identity::phrase(&key).map_err(identity_problem)?;
     print_lines(&[words.to_string()])
+}
+
+fn cleanup(args: &DataArgs) -> Result<(), Problem> {
+    print_lines(&vpn::roles::cleanup::run(&data_dir(args)?)?)
 }
 
 fn address(args: &DataArgs) -> Result<(), Problem> {

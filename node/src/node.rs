@@ -43,6 +43,7 @@ use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
 use crate::vpn::VpnError;
 use crate::vpn::places::Overlay;
+use crate::vpn::roles::plan::MARK;
 use crate::vpn::start::{Host, Vpn, VpnFacts};
 
 /// Default quota: 25 GB, or half the free space where that is less.
@@ -150,8 +151,10 @@ impl Node {
         swarm_config.tunnel_strangers = config.open;
         let overlay = config.vpn.as_ref().map(|vpn| Overlay::new(vpn.pool.prefix(), &config.network));
         swarm_config.address_filter = overlay.map(|overlay| Arc::new(move |address| overlay.contains(address)) as _);
+        swarm_config.mark = config.vpn.as_ref().and_then(|vpn| vpn.tun_name.as_ref()).map(|_| MARK);
         let started = shoal_swarm::start(swarm_config).await.map_err(StartError::Swarm)?;
         let addresses = started.handle.listening().await;
+        let listening = addresses.clone();
         let addresses = addresses::ordered(addresses);
         let node = identity::node_id(&key);
         let directory = Directory::new(node, config.network, &config.bootstrap, seed);
@@ -190,6 +193,7 @@ impl Node {
                 data_dir: &data,
                 swarm: started.handle.clone(),
                 tunnels: started.inbound.tunnels,
+                ports: addresses::ports(&listening),
             };
             Vpn::start(&vpn, host)
         });

@@ -9,7 +9,8 @@ use shoal_client::audit::SAMPLE_DEFAULT;
 use shoal_client::placement::{Profile, parse_code};
 use shoal_protocol::NetworkId;
 use shoal_protocol::layout::Code;
-use shoal_protocol::local::PeerName;
+use shoal_protocol::local::{ExitName, PeerName};
+use shoal_protocol::mesh::prefix::Prefix;
 use shoal_swarm::{PeerAddress, peer_address};
 
 use crate::exit::{EXIT_CODES, Problem};
@@ -338,6 +339,55 @@ pub(crate) enum VpnCommand {
     Ping(PingArgs),
     /// Count what was sent, received, relayed, dropped and refused, and what waits
     Stats,
+    /// Choose through whom this machine reaches the internet, until the node ends
+    #[command(subcommand)]
+    Exit(ExitCommand),
+    /// Say which networks of this machine members reach through it, until the node ends
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Look after the rules of the network
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+/// The commands of `vpn exit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExitCommand {
+    /// Use this one from now on
+    Use {
+        /// Its peer id or address in the network; `auto` for the nearest exit, `off` for none
+        #[arg(value_name = "PEER")]
+        through: ExitName,
+    },
+}
+
+/// The commands of `vpn route`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Lead members to a network
+    Add(PrefixArgs),
+    /// No longer lead them there
+    Rm(PrefixArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrefixArgs {
+    /// The network, as 192.168.1.0/24
+    #[arg(value_name = "CIDR")]
+    pub(crate) prefix: Prefix,
+}
+
+/// The commands of `vpn policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say whether a file is a policy, and else its first mistake; nothing changes
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Let the node read its policy again; a mistake leaves the rules of before
+    Reload,
 }
 
 impl VpnCommand {
@@ -350,6 +400,9 @@ impl VpnCommand {
             Self::Why(_) => "vpn.why",
             Self::Ping(_) => "vpn.ping",
             Self::Stats => "vpn.stats",
+            Self::Exit(_) => "vpn.exit",
+            Self::Route(_) => "vpn.route",
+            Self::Policy(_) => "vpn.policy",
         }
     }
 }

@@ -131,6 +131,7 @@ impl From<Complaint> for Problem {
             Code::NotFound | Code::NoVpn => Failure::NotFound,
             Code::Busy | Code::Late => Failure::Busy,
             Code::Unreachable => Failure::Network,
+            Code::Refused => Failure::Denied,
             Code::Malformed | Code::Version | Code::VpnFailed | Code::TooLong | Code::Other => Failure::Other,
         };
         Self::new(failure, complaint.what, complaint.why, complaint.next)

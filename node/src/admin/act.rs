@@ -2,15 +2,21 @@
 //! told, and decides nothing about the network.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use shoal_protocol::local::request::PATH_MAX;
+use shoal_protocol::local::view::Done;
 use shoal_protocol::local::{Answer, Code, Complaint, JobCommand, Request};
 
 use super::frames::{ERROR_MAX, encode};
 use crate::chunks::{Store, StoreStatus};
+use crate::problem::with_causes;
 use crate::vpn::asked::{self, Question};
 use crate::vpn::control::VpnHandle;
+use crate::vpn::roles::keeper::Change;
+use crate::vpn::roles::rules;
 
 /// A node at one moment: its store, and what it refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,27 @@ pub(crate) struct Desk {
     pub(crate) vpn: VpnDesk,
 }
 
+/// Whether a file is a policy; its names are those of the document alone, so no network is needed.
+async fn check_policy(file: &str) -> Answer<Done> {
+    let path = PathBuf::from(file);
+    let next = "correct the line it names, and repeat";
+    if !path.is_absolute() || file.len() > PATH_MAX {
+        let what = format!("{file:?} is no path from the root");
+        return Answer::Error(Complaint::new(
+            Code::Malformed,
+            what,
+            "it is relative, or too long",
+            "name the whole path",
+        ));
+    }
+    let checked = tokio::task::spawn_blocking(move || rules::check(&path)).await;
+    match checked {
+        Ok(Ok(())) => Answer::Ok(Done {}),
+        Ok(Err(error)) => Answer::Error(Complaint::new(Code::Refused, with_causes(&error), "it is mistyped", next)),
+        Err(_) => Answer::Error(asked::busy()),
+    }
+}
+
 impl Desk {
     /// The answer, as a frame.
     pub(super) async fn answer(&self, request: Request) -> Vec<u8> {
@@ -60,6 +87,10 @@ impl Desk {
             Request::VpnWhy { peer } => (Question::Why(peer), 1),
             Request::VpnPing { peer, count } => (Question::Ping(peer), count),
             Request::VpnStats {} => (Question::Stats, 1),
+            Request::VpnExit { through } => (Question::Exit(through), 1),
+            Request::VpnRoute { prefix, advertise } => (Question::Change(Change::Advertise(prefix, advertise)), 1),
+            Request::VpnPolicyReload {} => (Question::Change(Change::Policy), 1),
+            Request::VpnPolicyCheck { file } => return encode(check_policy(&file).await),
         };
         match self.vpn() {
             Ok(vpn) => match asked::ask(vpn, question, count).await {

@@ -13,12 +13,13 @@ use shoal_engine::mesh::network::NoPing;
 use shoal_engine::path::Carrier;
 use shoal_protocol::NodeId;
 use shoal_protocol::local::request::PINGS_MAX;
-use shoal_protocol::local::{Code, Complaint, PeerName, view};
+use shoal_protocol::local::{Code, Complaint, ExitName, PeerName, view};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::control::{VpnEvent, VpnHandle};
+use super::roles::keeper::Change;
 use super::views;
 
 /// Pings under way: twice as many as the control socket has connections, so that there is always room.
@@ -50,6 +51,10 @@ pub(crate) enum Question {
     Ping(PeerName),
     /// [`view::Stats`].
     Stats,
+    /// Through whom packets leave, by name; answered when the system follows.
+    Exit(ExitName),
+    /// Something is to be otherwise; answered when the system follows.
+    Change(Change),
 }
 
 /// What is answered.
@@ -62,6 +67,7 @@ pub(crate) enum Told {
     Why(view::Why),
     Pings(view::Pings),
     Stats(view::Stats),
+    Done(view::Done),
 }
 
 /// Where the answer goes.

@@ -1,11 +1,16 @@
 //! What is asked of the private network by flags and file, and that checked. It opens nothing.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde::Deserialize;
 use shoal_engine::mesh::network::Carriers;
+use shoal_engine::mesh::routing::snapshot::ExitUse;
+use shoal_protocol::NodeId;
 use shoal_protocol::mesh::address::Pool;
 use shoal_protocol::mesh::prefix::Prefix;
 
+use super::roles::{PREFIXES_MAX, Roles};
 use super::system::is_interface_name;
 use super::system::tun::MTU_MIN;
 use crate::problem::{Failure, Problem};
@@ -41,6 +46,27 @@ pub(crate) struct VpnArgs {
     /// UDP port for packets [default: any that is free]
     #[arg(long, value_name = "PORT")]
     pub(crate) vpn_port: Option<u16>,
+    /// Network of this machine that members reach through it, repeatable
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) advertise_route: Vec<String>,
+    /// Let members reach the internet through this machine
+    #[arg(long)]
+    pub(crate) exit_node: bool,
+    /// Reach the internet through this member, or through the nearest exit with `auto`
+    #[arg(long, value_name = "PEER")]
+    pub(crate) use_exit: Option<String>,
+    /// Let nothing leave this machine but through the exit, also after a crash
+    #[arg(long)]
+    pub(crate) kill_switch: bool,
+    /// Network that is reached around the exit, repeatable
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) exit_bypass: Vec<String>,
+    /// Network that alone is reached through the exit, repeatable [default: everything]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) exit_only: Vec<String>,
+    /// Rules of the private network, see docs/POLICY.md [default: members may talk]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vpn_policy: Option<PathBuf>,
 }
 
 /// The table `[vpn]` of a configuration file.
@@ -54,6 +80,13 @@ pub(crate) struct VpnFile {
     pool: Option<String>,
     carrier: Option<String>,
     port: Option<u16>,
+    advertise_route: Option<Vec<String>>,
+    exit_node: Option<bool>,
+    use_exit: Option<String>,
+    kill_switch: Option<bool>,
+    exit_bypass: Option<Vec<String>>,
+    exit_only: Option<Vec<String>>,
+    policy: Option<PathBuf>,
 }
 
 /// A checked configuration of the private network.
@@ -69,6 +102,8 @@ pub struct VpnConfig {
     pub carriers: Carriers,
     /// UDP port; 0 for any that is free.
     pub port: u16,
+    /// What this node is for others, and others for it.
+    pub roles: Roles,
 }
 
 /// Lets flags win over the file; none where the private network is not asked for.
@@ -77,9 +112,9 @@ pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>) -> Result<Option<VpnC
     if !is_asked {
         return Ok(None);
     }
-    let file = file.unwrap_or_default();
+    let mut file = file.unwrap_or_default();
     let has_tun = !(args.no_tun || (file.no_tun.unwrap_or(false) && args.tun_name.is_none()));
-    let name = args.tun_name.clone().or(file.tun_name).unwrap_or_else(|| DEFAULT_TUN_NAME.to_owned());
+    let name = args.tun_name.clone().or(file.tun_name.take()).unwrap_or_else(|| DEFAULT_TUN_NAME.to_owned());
     if has_tun && !is_interface_name(&name) {
         return Err(Problem::new(
             Failure::Usage,
@@ -97,10 +132,74 @@ pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>) -> Result<Option<VpnC
             "write it like --vpn-mtu 1280, or leave it out",
         ));
     }
-    let pool = args.vpn_pool.clone().or(file.pool).map(|text| pool(&text)).transpose()?.unwrap_or_default();
+    let pool = args.vpn_pool.clone().or(file.pool.take()).map(|text| pool(&text)).transpose()?.unwrap_or_default();
     let carriers = carriers(args.vpn_carrier.as_deref().or(file.carrier.as_deref()))?;
     let port = args.vpn_port.or(file.port).unwrap_or(0);
-    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port }))
+    let roles = roles(args, file, has_tun, &pool)?;
+    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port, roles }))
+}
+
+/// The roles, as far as they do not contradict each other.
+fn roles(args: &VpnArgs, file: VpnFile, has_tun: bool, pool: &Pool) -> Result<Roles, Problem> {
+    let all = |flags: &[String], file: Option<Vec<String>>, flag: &str| {
+        let texts = if flags.is_empty() { file.unwrap_or_default() } else { flags.to_vec() };
+        prefixes(&texts, flag)
+    };
+    let roles = Roles {
+        advertised: all(&args.advertise_route, file.advertise_route, "--advertise-route")?,
+        is_exit: args.exit_node || file.exit_node.unwrap_or(false),
+        exit: args.use_exit.clone().or(file.use_exit).map_or(Ok(ExitUse::Off), |text| exit(&text))?,
+        kill_switch: args.kill_switch || file.kill_switch.unwrap_or(false),
+        bypass: all(&args.exit_bypass, file.exit_bypass, "--exit-bypass")?,
+        only: all(&args.exit_only, file.exit_only, "--exit-only")?,
+        policy: args.vpn_policy.clone().or(file.policy),
+    };
+    let uses_exit = roles.exit != ExitUse::Off;
+    let is_steered = roles.kill_switch || !roles.bypass.is_empty() || !roles.only.is_empty();
+    let inside = roles.advertised.iter().find(|prefix| prefix.overlaps(&pool.prefix()) || prefix.is_default());
+    let wrong = if !has_tun && (uses_exit || roles.is_exit || !roles.advertised.is_empty()) {
+        Some(("a relay without an interface has no other role".to_owned(), "leave out --no-tun, or the other flag"))
+    } else if uses_exit && roles.is_exit {
+        Some(("an exit cannot use another exit".to_owned(), "leave out --exit-node or --use-exit"))
+    } else if is_steered && !uses_exit {
+        let what = "--kill-switch, --exit-bypass and --exit-only say how an exit is used, and none is";
+        Some((what.to_owned(), "add --use-exit PEER or --use-exit auto"))
+    } else if roles.kill_switch && !roles.only.is_empty() {
+        let what = "a kill switch lets nothing around the exit, and --exit-only everything but what it names";
+        Some((what.to_owned(), "leave out one of the two"))
+    } else {
+        let next = "name a network of this machine; for the internet write --exit-node";
+        inside
+            .map(|prefix| (format!("this node cannot lead to {prefix}: it is the members' own, or the internet"), next))
+    };
+    match wrong {
+        Some((what, next)) => Err(Problem::new(Failure::Usage, what, "two wishes contradict each other", next)),
+        None => Ok(roles),
+    }
+}
+
+fn prefixes(texts: &[String], flag: &str) -> Result<Vec<Prefix>, Problem> {
+    if texts.len() > PREFIXES_MAX {
+        let what = format!("{flag} names {} networks, and {PREFIXES_MAX} are possible", texts.len());
+        return Err(Problem::new(Failure::Usage, what, "some of them may be one", "name larger ones"));
+    }
+    let prefix = |text: &String| {
+        text.parse().map_err(|error| {
+            let what = format!("{text:?} is no network: {error}");
+            Problem::new(Failure::Usage, what, "it is mistyped", &format!("write it like {flag} 192.168.1.0/24"))
+        })
+    };
+    texts.iter().map(prefix).collect()
+}
+
+fn exit(text: &str) -> Result<ExitUse, Problem> {
+    match text {
+        "auto" => Ok(ExitUse::Auto),
+        _ => text.parse::<NodeId>().map(ExitUse::Peer).map_err(|_| {
+            let (what, why) = (format!("{text:?} is no exit"), "it is neither a peer id nor `auto`");
+            Problem::new(Failure::Usage, what, why, "see `shoal vpn peers`, and write --use-exit PEER")
+        }),
+    }
 }
 
 fn pool(text: &str) -> Result<Pool, Problem> {

@@ -7,6 +7,8 @@
 //! | a neighbour's words | when there is something to say | with the connection | words under way |
 //! | a lane's reader and writer | with the lane | with it | frames under way |
 
+mod lanes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +20,6 @@ use ed25519_dalek::SigningKey;
 use futures::StreamExt;
 use shoal_engine::mesh::network::{Env, Network, NetworkEffect, NoPing, Unsigned};
 use shoal_engine::mesh::session::Load;
-use shoal_engine::path::Carrier;
 use shoal_protocol::control::Request;
 use shoal_protocol::local::{Complaint, PeerName};
 use shoal_protocol::mesh::claim::Claim;
@@ -27,16 +28,17 @@ use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::content::Control as SessionControl;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{NetworkId, NodeId, Signed, codec};
-use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
+use shoal_swarm::{SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 
 use super::asked::{self, Begun, Pings, Question, ReplyTo};
-use super::neighbours::{Words, open_lane};
+use super::neighbours::Words;
 use super::places::Places;
-use super::plane::inbound::Sink;
 use super::plane::send::Outlet;
-use super::plane::{Plane, Report, lane};
-use super::system::netlink::{Address, Change, Netlink, Watch};
+use super::plane::{Plane, Report};
+use super::roles::keeper::{Change, Keeper};
+use super::roles::system::SystemError;
+use super::system::netlink::{self, Address, Netlink, Watch};
 use super::views;
 use crate::clock;
 use crate::files::write_private;
@@ -67,6 +69,8 @@ pub(crate) enum VpnEvent {
     LaneGone(NodeId, u64),
     /// Somebody asks on the control socket.
     Ask(Question, ReplyTo),
+    /// The system was brought to what the roles need, or not.
+    Made(Result<(), SystemError>),
     /// Say goodbye, and answer when it is said.
     Stop(oneshot::Sender<()>),
 }
@@ -121,6 +125,8 @@ pub(crate) struct Parts {
     pub(crate) places: Places,
     pub(crate) claim_file: PathBuf,
     pub(crate) handle: VpnHandle,
+    /// The roles of this node.
+    pub(crate) keeper: Keeper,
 }
 
 /// See the head of this file.
@@ -156,9 +162,19 @@ impl Control {
         }
     }
 
-    /// The first effects: keys are signed and the own addresses set before anybody is told that the node is ready.
-    pub(crate) fn prepare(&mut self) {
+    /// The first effects: keys are signed, the own addresses set and the system ready for the roles of this node, before
+    /// anybody is told that the node is ready.
+    ///
+    /// # Errors
+    /// [`SystemError`], if the system is not.
+    pub(crate) fn prepare(&mut self) -> Result<(), SystemError> {
         self.carry_out();
+        let now = clock::now();
+        if let Some(job) = self.parts.keeper.due(&self.parts.network, now) {
+            job.run()?;
+            self.parts.keeper.made(Ok(()), now);
+        }
+        Ok(())
     }
 
     /// The IPv4 address of this node, if it has one.
@@ -229,6 +245,7 @@ impl Control {
                 }
             }
             VpnEvent::Ask(question, reply) => self.asked(question, reply),
+            VpnEvent::Made(result) => self.parts.keeper.made(result, clock::now()),
             VpnEvent::Stop(_) => {}
         }
     }
@@ -239,10 +256,34 @@ impl Control {
                 Ok((number, begun)) => return self.pings.wait(number, begun, reply),
                 Err(complaint) => Err(complaint),
             },
-            other => views::told(&self.parts.network, &self.parts.plane, &other, clock::now()),
+            Question::Exit(name) => match views::exit(&self.parts.network, name) {
+                Ok(exit) => return self.change(Change::Exit(exit), reply),
+                Err(complaint) => Err(complaint),
+            },
+            Question::Change(change) => return self.change(change, reply),
+            other => views::told((&self.parts.network, &self.parts.plane, &self.parts.keeper), &other, clock::now()),
         };
         // Whoever asked may be gone.
         let _ = reply.send(told);
+    }
+
+    /// Changes the roles of this node.
+    fn change(&mut self, change: Change, reply: ReplyTo) {
+        let Parts { keeper, network, .. } = &mut self.parts;
+        let mut env = Env { now: clock::now(), random: &mut clock::fill_random };
+        keeper.change(change, network, &mut env, reply);
+        self.carry_out();
+    }
+
+    /// Has the system follow the roles of this node, where it has to.
+    fn follow(&mut self) {
+        let Some(job) = self.parts.keeper.due(&self.parts.network, clock::now()) else { return };
+        let handle = self.parts.handle.clone();
+        tokio::spawn(async move {
+            let made = tokio::task::spawn_blocking(|| job.run()).await;
+            let result = made.unwrap_or_else(|error| Err(SystemError::Ended(error)));
+            handle.tell_surely(VpnEvent::Made(result)).await;
+        });
     }
 
     /// Sends a probe; its number and what waits for it.
@@ -279,15 +320,20 @@ impl Control {
     }
 
     /// The network changed under this machine. What came of it is looked at with the next tick, once for all changes.
-    fn changed(&mut self, change: &io::Result<Change>) {
+    fn changed(&mut self, change: &io::Result<netlink::Change>) {
         match change {
-            Ok(Change::Address(_) | Change::AddressGone(_) | Change::Missed) => self.moved = true,
-            Ok(Change::Link(_) | Change::LinkGone(_) | Change::Route { .. }) => {}
+            Ok(netlink::Change::Address(_) | netlink::Change::AddressGone(_) | netlink::Change::Missed) => {
+                self.moved = true
+            }
+            Ok(netlink::Change::Link(_) | netlink::Change::LinkGone(_) | netlink::Change::Route { .. }) => {}
             Err(error) => tracing::warn!(%error, "changes of this machine's addresses are not seen any more"),
         }
     }
 
     fn look_around(&mut self) {
+        let Parts { keeper, netlink, network, .. } = &mut self.parts;
+        let mut env = Env { now: clock::now(), random: &mut clock::fill_random };
+        keeper.look(netlink, network, &mut env);
         match self.parts.places.endpoints(&mut self.parts.netlink) {
             Ok(endpoints) => self.event(|network, env| network.handle_endpoints(endpoints, env)),
             Err(error) => tracing::warn!(%error, "the addresses of this machine cannot be read"),
@@ -314,6 +360,7 @@ impl Control {
             }
         }
         self.event(Network::handle_timeout);
+        self.follow();
     }
 
     /// Tells the engine something and carries out what it wants.
@@ -334,8 +381,14 @@ impl Control {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(&unsigned),
                 NetworkEffect::SaveClaim(claim) => self.save(&claim),
-                NetworkEffect::OwnAddress(address) => self.set_address(address),
-                NetworkEffect::Publish => self.parts.plane.publish(self.parts.network.tables()),
+                NetworkEffect::OwnAddress(address) => {
+                    self.set_address(address);
+                    self.parts.keeper.note();
+                }
+                NetworkEffect::Publish => {
+                    self.parts.plane.publish(self.parts.network.tables());
+                    self.parts.keeper.note();
+                }
                 NetworkEffect::Plane(command) => self.parts.plane.obey(command, &mut self.out),
             }
         }
@@ -392,56 +445,6 @@ impl Control {
         {
             tracing::warn!(%error, address = %before, "the device keeps an address it no longer has");
         }
-    }
-
-    fn open_lane(&mut self, node: NodeId) {
-        if self.lanes.contains_key(&node) || !self.opening.insert(node) {
-            return;
-        }
-        let (swarm, handle) = (self.parts.swarm.clone(), self.parts.handle.clone());
-        tokio::spawn(async move {
-            let event = match open_lane(node, swarm).await {
-                Some(lane) => VpnEvent::Lane(Box::new(lane)),
-                None => VpnEvent::NoLane(node),
-            };
-            handle.tell_surely(event).await;
-        });
-    }
-
-    fn lane_opened(&mut self, lane: TunnelLane) {
-        let TunnelLane { peer: node, mut reader, writer, .. } = lane;
-        self.opening.remove(&node);
-        self.next_lane = self.next_lane.saturating_add(1);
-        let number = self.next_lane;
-        self.lanes.insert(node, number);
-        let plane = Arc::clone(&self.parts.plane);
-        let (queue, writing) = lane::start(writer, Arc::clone(plane.wake()));
-        plane.ensure_link(node);
-        self.set_lane(node, Some(queue));
-        let handle = self.parts.handle.clone();
-        tokio::spawn(writing);
-        tokio::spawn(async move {
-            let (mut frames, mut sink) = (FrameBuffer::default(), Sink::default());
-            let via = Some(PeerHash::of(&node));
-            'lane: while reader.read(&mut frames).await.is_ok() {
-                loop {
-                    match frames.next_frame() {
-                        Ok(Some(frame)) => plane.handle_frame(frame, Carrier::Lanes, via, &mut sink),
-                        Ok(None) => break,
-                        Err(_) => break 'lane,
-                    }
-                }
-                plane.settle(&mut sink);
-            }
-            handle.tell_surely(VpnEvent::LaneGone(node, number)).await;
-        });
-        // One that takes the place of another was up before too.
-        self.event(|network, env| network.handle_lane(node, false, env));
-        self.event(|network, env| network.handle_lane(node, true, env));
-    }
-
-    fn set_lane(&self, node: NodeId, queue: Option<lane::LaneQueue>) {
-        self.parts.plane.set_lane(&PeerHash::of(&node), queue);
     }
 }
 

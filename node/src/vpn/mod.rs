@@ -8,6 +8,7 @@
 //! - [`places`]: where others may send datagrams.
 //! - [`asked`]: what is asked over the control socket; `views` has the answers.
 //! - [`plane`]: the packet half and its threads.
+//! - [`roles`]: subnet router, exit, user of an exit: what the system holds for them.
 //! - [`system`]: device, sockets, addresses, firewall.
 
 pub(crate) mod asked;
@@ -17,6 +18,7 @@ mod neighbours;
 pub(crate) mod places;
 pub(crate) mod plane;
 pub(crate) mod problem;
+pub mod roles;
 pub(crate) mod start;
 pub mod system;
 mod views;

@@ -24,6 +24,16 @@ impl Overlay {
         Self { v4: pool, v6: network_prefix(network) }
     }
 
+    /// Both.
+    pub(crate) const fn prefixes(&self) -> [Prefix; 2] {
+        [self.v4, self.v6]
+    }
+
+    /// Whether some address of a prefix is in the private network.
+    pub(crate) fn overlaps(&self, prefix: &Prefix) -> bool {
+        self.prefixes().iter().any(|own| own.overlaps(prefix))
+    }
+
     /// Whether an address is in the private network.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.v4.contains(address) || self.v6.contains(address)

@@ -1,5 +1,7 @@
 //! What a user is told when the private network does not start: what happened, the likely cause, the next command.
 
+use super::roles::rules::RulesError;
+use super::roles::system::SystemError;
 use super::start::VpnError;
 use crate::problem::{Failure, Problem, with_causes};
 
@@ -13,6 +15,23 @@ pub(crate) fn of(error: VpnError) -> Problem {
         VpnError::System(_) => {
             Problem::new(Failure::Other, what, "too many files or threads are open", "close some, and repeat")
         }
-        VpnError::Policy(_) => Problem::new(Failure::Usage, what, "a rule is mistyped", "correct the line it names"),
+        VpnError::Rules(RulesError::Io { .. }) => {
+            Problem::new(Failure::Usage, what, "it is not there, or may not be read", "correct --vpn-policy")
+        }
+        VpnError::Rules(_) => {
+            let next = "correct the line it names, and ask `shoal vpn policy check FILE`";
+            Problem::new(Failure::Usage, what, "the policy is mistyped", next)
+        }
+        VpnError::Roles(SystemError::Journal(error)) => error.into(),
+        VpnError::Roles(SystemError::Netlink(error)) => error.into(),
+        VpnError::Roles(SystemError::Firewall(error)) => error.into(),
+        VpnError::Roles(SystemError::Switch(error)) => error.into(),
+        VpnError::Roles(SystemError::Ended(_)) => {
+            Problem::new(Failure::Other, what, "the node is just ending", "start it again")
+        }
+        VpnError::Roles(SystemError::Undo(_)) => {
+            let cause = "another program holds what an earlier run made";
+            Problem::new(Failure::Other, what, cause, "run `shoald vpn cleanup`, and start again")
+        }
     }
 }

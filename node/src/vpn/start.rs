@@ -1,21 +1,22 @@
 //! From a configuration to a running private network, and to its end. What was made is undone in the reverse order.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::mesh::flow::FlowSeed;
 use shoal_engine::mesh::network::{Carriers, Env, Members, Network, Setup};
-use shoal_engine::mesh::policy;
-use shoal_protocol::mesh::address::{network_prefix, overlay};
+use shoal_protocol::mesh::address;
 use shoal_protocol::mesh::claim::Claim;
+use shoal_protocol::mesh::message::Endpoint;
 use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::handshake::Offer;
-use shoal_protocol::{BootEpoch, NetworkId, NodeId, Suite, codec};
+use shoal_protocol::{BootEpoch, NetworkId, NodeId, Suite, UnixMillis, codec};
 use shoal_swarm::{SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -25,12 +26,18 @@ use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address}
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};
+use super::roles::keeper::{self, Device, Keeper};
+use super::roles::plan;
+use super::roles::rules::{RuleBook, RulesError};
+use super::roles::system::{System, SystemError};
+use super::system::Port;
 use super::system::netlink::{Netlink, NetlinkError, Watch};
 use super::system::tun::{Tun, TunError, TunOptions};
 use super::system::udp::{UdpError, UdpOptions, UdpSocket};
 use super::system::wake::Wake;
 use crate::clock;
 use crate::files::read_bounded;
+use crate::problem::with_causes;
 
 /// The own claim, between two runs.
 const CLAIM_FILE: &str = "vpn-claim";
@@ -56,9 +63,12 @@ pub enum VpnError {
     /// Threads or descriptors.
     #[error("the system has no more threads or descriptors")]
     System(#[from] io::Error),
-    /// The rules do not compile.
+    /// The policy.
     #[error(transparent)]
-    Policy(#[from] policy::PolicyError),
+    Rules(#[from] RulesError),
+    /// What the roles of this node need of the system.
+    #[error(transparent)]
+    Roles(#[from] SystemError),
 }
 
 impl VpnError {
@@ -70,7 +80,8 @@ impl VpnError {
             Self::Netlink(error) => error.retryable(),
             Self::Udp(error) => error.retryable(),
             Self::System(_) => true,
-            Self::Policy(_) => false,
+            Self::Rules(error) => error.retryable(),
+            Self::Roles(error) => error.retryable(),
         }
     }
 }
@@ -85,6 +96,8 @@ pub(crate) struct Host<'a> {
     pub(crate) data_dir: &'a Path,
     pub(crate) swarm: SwarmHandle,
     pub(crate) tunnels: mpsc::Receiver<TunnelLane>,
+    /// Where the swarm listens: its sockets there have no mark.
+    pub(crate) ports: BTreeSet<Port>,
 }
 
 /// What others are told of a network that runs.
@@ -104,6 +117,8 @@ pub(crate) struct Vpn {
     pub(crate) handle: VpnHandle,
     threads: Threads,
     task: JoinHandle<()>,
+    /// None for a relay.
+    system: Option<Arc<Mutex<System>>>,
 }
 
 impl Vpn {
@@ -118,37 +133,29 @@ impl Vpn {
             Some(name) => Some(Tun::open(&TunOptions::new(name, config.mtu), &mut netlink)?),
             None => None,
         };
-        let sockets = if config.carriers == Carriers::Lanes { Vec::new() } else { sockets(config.port)? };
-        let places = Places::new(&sockets, Overlay::new(config.pool.prefix(), &host.network));
+        let mark = tun.is_some().then_some(plan::MARK);
+        let sockets = if config.carriers == Carriers::Lanes { Vec::new() } else { sockets(config.port, mark)? };
+        let overlay = Overlay::new(config.pool.prefix(), &host.network);
+        let places = Places::new(&sockets, overlay);
         let endpoints = places.endpoints(&mut netlink)?;
         let watch = Watch::open()?;
         let claim_file = host.data_dir.join(CLAIM_FILE);
         let now = clock::now();
         let saved = saved_claim(&claim_file);
         let full_frame = PATH_MTU - UDP_OVERHEAD;
-        let setup = Setup {
-            local: host.node,
-            network: host.network,
-            epoch: host.epoch,
-            members: host.members,
-            pool: config.pool,
-            issued: saved.as_ref().map_or(now.wall, |claim| claim.issued),
-            saved,
-            offer: offer(tun.as_ref()),
-            full_frame,
-            advertised: Vec::new(),
-            endpoints,
-            carriers: config.carriers,
-            suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
-        };
-        let rules = rules(config, &host.network)?;
-        let network = Network::new(setup, rules, &mut Env { now, random: &mut clock::fill_random });
+        let setup = setup(config, &host, endpoints, (saved, now.wall), offer(tun.as_ref()));
+        let mut rules = RuleBook::new(host.node, keeper::local(&mut netlink, &overlay)?);
+        let compiled = rules.compile(&config.roles)?;
+        let network = Network::new(setup, compiled, &mut Env { now, random: &mut clock::fill_random });
         let mut seed = [0; 16];
         clock::fill_random(&mut seed);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-        let ipv6 = overlay(&host.network, &own);
+        let ipv6 = address::overlay(&host.network, &own);
         let interface = tun.as_ref().map(|tun| bring_up(tun, &mut netlink, config, ipv6)).transpose()?;
         let ifname = tun.as_ref().map(|tun| tun.facts().name.clone());
+        let device = tun.as_ref().map(|tun| device(tun, config, &host)).transpose()?;
+        let system = device.as_ref().map(|device| Arc::clone(&device.system));
+        let keeper = Keeper::new(config.roles.clone(), rules, overlay, host.ports, device);
         let plane = Arc::new(Plane::new(plane::Parts {
             own,
             tun,
@@ -171,12 +178,19 @@ impl Vpn {
             places,
             claim_file,
             handle: handle.clone(),
+            keeper,
         });
-        control.prepare();
+        let begun = control.prepare().map_err(VpnError::from).and_then(|()| Ok(Threads::start(&plane)?));
+        let threads = match begun {
+            Ok(threads) => threads,
+            Err(error) => {
+                undo(system.as_ref());
+                return Err(error);
+            }
+        };
         let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
-        let threads = Threads::start(&plane)?;
         let task = tokio::spawn(control.run(events, reports, host.tunnels, watch));
-        Ok(Self { facts, handle, threads, task })
+        Ok(Self { facts, handle, threads, task, system })
     }
 
     /// Says goodbye, ends threads and tasks; the device goes with them.
@@ -187,16 +201,55 @@ impl Vpn {
             let _ = tokio::time::timeout(STOP_MAX, said).await;
         }
         self.task.abort();
-        let threads = self.threads;
-        let _ = tokio::task::spawn_blocking(move || threads.stop()).await;
+        let (threads, system) = (self.threads, self.system);
+        let ending = tokio::task::spawn_blocking(move || {
+            // Before the device goes: its routes would go with it, and what they held back would leave.
+            undo(system.as_ref());
+            threads.stop();
+        });
+        let _ = ending.await;
     }
 }
 
-/// The rules that count while there is no policy: members may talk.
-fn rules(config: &VpnConfig, network: &NetworkId) -> Result<Arc<policy::Snapshot>, VpnError> {
-    let pools = vec![config.pool.prefix(), network_prefix(network)];
-    let local = policy::Local { pools, ..policy::Local::default() };
-    Ok(Arc::new(policy::Snapshot::compile(&policy::Document::built_in(), local, 1)?))
+/// What the network is made of; without a claim of the run before this node is a member since `wall`.
+fn setup(
+    config: &VpnConfig,
+    host: &Host<'_>,
+    endpoints: Vec<Endpoint>,
+    (saved, wall): (Option<Claim>, UnixMillis),
+    offer: Offer,
+) -> Setup {
+    Setup {
+        local: host.node,
+        network: host.network,
+        epoch: host.epoch,
+        members: host.members.clone(),
+        pool: config.pool,
+        issued: saved.as_ref().map_or(wall, |claim| claim.issued),
+        saved,
+        offer,
+        full_frame: PATH_MTU - UDP_OVERHEAD,
+        advertised: config.roles.announced(),
+        exit: config.roles.exit,
+        endpoints,
+        carriers: config.carriers,
+        suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
+    }
+}
+
+/// The device, with the system around it as an earlier run of this directory did not leave it.
+fn device(tun: &Tun, config: &VpnConfig, host: &Host<'_>) -> Result<Device, SystemError> {
+    let (name, index) = (tun.facts().name.clone(), tun.facts().index);
+    let system = System::open(host.data_dir, &host.network, index, config.roles.kill_switch)?;
+    Ok(Device { name, index, system: Arc::new(Mutex::new(system)) })
+}
+
+/// Undoes what the roles made. What stays is in the journal, for the next start or `shoald vpn cleanup`.
+fn undo(system: Option<&Arc<Mutex<System>>>) {
+    let Some(system) = system else { return };
+    if let Err(error) = system.lock().unwrap_or_else(PoisonError::into_inner).undo() {
+        tracing::warn!(error = with_causes(&error), "not everything is undone; `shoald vpn cleanup` tries again");
+    }
 }
 
 /// Switches the device on and gives it the address that is certain.
@@ -213,11 +266,11 @@ fn offer(tun: Option<&Tun>) -> Offer {
 }
 
 /// One socket a family, both on one port where that can be had; a system without IPv6 has one.
-fn sockets(port: u16) -> Result<Vec<UdpSocket>, UdpError> {
-    let v4 = UdpSocket::open(&UdpOptions::new((Ipv4Addr::UNSPECIFIED, port).into()))?;
+fn sockets(port: u16, mark: Option<u32>) -> Result<Vec<UdpSocket>, UdpError> {
+    let open = |address: IpAddr, port| UdpSocket::open(&UdpOptions { mark, ..UdpOptions::new((address, port).into()) });
+    let v4 = open(Ipv4Addr::UNSPECIFIED.into(), port)?;
     let same = v4.facts().local.port();
-    let v6 = UdpSocket::open(&UdpOptions::new((Ipv6Addr::UNSPECIFIED, same).into()))
-        .or_else(|_| UdpSocket::open(&UdpOptions::new((Ipv6Addr::UNSPECIFIED, 0).into())));
+    let v6 = open(Ipv6Addr::UNSPECIFIED.into(), same).or_else(|_| open(Ipv6Addr::UNSPECIFIED.into(), 0));
     Ok([Some(v4), v6.ok()].into_iter().flatten().collect())
 }
 

@@ -7,24 +7,30 @@ use std::net::SocketAddr;
 use shoal_engine::Now;
 use shoal_engine::mesh::network::{Carriers, Network, PeerView, Reach, Refused, RouteRow, Standing};
 use shoal_engine::mesh::routing::RouteState;
+use shoal_engine::mesh::routing::snapshot::ExitUse;
 use shoal_engine::path::Carrier;
 use shoal_protocol::NodeId;
 use shoal_protocol::local::view::{self, Amount, ROWS_MAX};
-use shoal_protocol::local::{Code, Complaint, PeerName};
+use shoal_protocol::local::{Code, Complaint, ExitName, PeerName};
 use shoal_protocol::mesh::class::Class;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 
 use super::asked::{self, Question, Told};
 use super::plane::Plane;
 use super::plane::counters::Flow;
+use super::roles::keeper::Keeper;
 
 /// The answer to a question that needs no time.
 ///
 /// # Errors
 /// The complaint that is answered.
-pub(super) fn told(network: &Network, plane: &Plane, question: &Question, now: Now) -> Result<Told, Complaint> {
+pub(super) fn told(
+    (network, plane, keeper): (&Network, &Plane, &Keeper),
+    question: &Question,
+    now: Now,
+) -> Result<Told, Complaint> {
     Ok(match question {
-        Question::Status => Told::Status(status(network, plane)),
+        Question::Status => Told::Status(status(network, plane, keeper, now)),
         Question::Peers => {
             let (peers, left_out) = bounded(network.peers().into_iter().map(peer));
             Told::Peers(view::Peers { peers, left_out })
@@ -35,8 +41,8 @@ pub(super) fn told(network: &Network, plane: &Plane, question: &Question, now: N
         }
         Question::Why(name) => Told::Why(why(network, find(network, *name)?, now).ok_or_else(|| unknown(*name))?),
         Question::Stats => Told::Stats(stats(network, plane)),
-        // A ping takes its time: the task that is told of echoes answers it.
-        Question::Ping(_) => return Err(asked::busy()),
+        // These take their time: who is told of echoes or of the system answers them.
+        Question::Ping(_) | Question::Exit(_) | Question::Change(_) => return Err(asked::busy()),
     })
 }
 
@@ -53,6 +59,18 @@ pub(super) fn find(network: &Network, name: PeerName) -> Result<NodeId, Complain
     node.ok_or_else(|| unknown(name))
 }
 
+/// Through whom packets are to leave.
+///
+/// # Errors
+/// [`Code::NotFound`] if that is nobody who is known.
+pub(super) fn exit(network: &Network, name: ExitName) -> Result<ExitUse, Complaint> {
+    match name {
+        ExitName::Off => Ok(ExitUse::Off),
+        ExitName::Auto => Ok(ExitUse::Auto),
+        ExitName::Peer(name) => find(network, name).map(ExitUse::Peer),
+    }
+}
+
 fn unknown(name: PeerName) -> Complaint {
     let why = "it is mistyped, this node's own, or of a member that was not heard of yet";
     Complaint::new(Code::NotFound, format!("no other member is {name}"), why, "shoal vpn peers")
@@ -64,7 +82,7 @@ fn bounded<T>(mut rows: impl Iterator<Item = T>) -> (Vec<T>, u64) {
     (kept, rows.count() as u64)
 }
 
-fn status(network: &Network, plane: &Plane) -> view::Status {
+fn status(network: &Network, plane: &Plane, keeper: &Keeper, now: Now) -> view::Status {
     let (setup, peers) = (network.setup(), network.peers());
     let count = |is: fn(&PeerView) -> bool| peers.iter().filter(|peer| is(peer)).count() as u64;
     view::Status {
@@ -85,6 +103,24 @@ fn status(network: &Network, plane: &Plane) -> view::Status {
         sessions: count(|peer| peer.has_session),
         direct: count(|peer| peer.reach == Reach::Direct),
         routed: count(|peer| matches!(peer.reach, Reach::Routed(_))),
+        roles: roles(network, keeper, now),
+    }
+}
+
+fn roles(network: &Network, keeper: &Keeper, now: Now) -> view::Roles {
+    let roles = keeper.roles();
+    view::Roles {
+        advertised: roles.advertised.iter().map(ToString::to_string).collect(),
+        exit_node: roles.is_exit,
+        exit: match roles.exit {
+            ExitUse::Off => ExitName::Off,
+            ExitUse::Auto => ExitName::Auto,
+            ExitUse::Peer(node) => ExitName::Peer(PeerName::Node(node)),
+        },
+        through: network.exit(now),
+        kill_switch: roles.kill_switch && roles.exit != ExitUse::Off,
+        policy: roles.policy.as_ref().map(|path| path.display().to_string()),
+        problem: keeper.problem().map(str::to_owned),
     }
 }
 

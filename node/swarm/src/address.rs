@@ -82,6 +82,20 @@ pub(crate) fn ip_of_multiaddr(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
+/// Address and port of TCP alone, whatever peer is named behind them.
+pub(crate) fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Protocol::Tcp(port)), None | Some(Protocol::P2p(_)), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
 /// Whether an address (without `/p2p`) leads over TCP alone.
 pub(crate) fn is_tcp(address: &Multiaddr) -> bool {
     let mut parts = address.iter();

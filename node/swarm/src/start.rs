@@ -52,6 +52,9 @@ pub struct SwarmConfig {
     pub tunnel_strangers: bool,
     /// If given, says of which IP addresses no connection is made or taken.
     pub address_filter: Option<AddressFilter>,
+    /// The mark (`SO_MARK`) of the TCP connections the node begins, for rules of the system. With one, QUIC is dialled only
+    /// where the node listens on QUIC too: its sockets are known by their port alone.
+    pub mark: Option<u32>,
 }
 
 impl SwarmConfig {
@@ -69,6 +72,7 @@ impl SwarmConfig {
             members,
             tunnel_strangers: false,
             address_filter: None,
+            mark: None,
         }
     }
 }
@@ -130,7 +134,10 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
     let members = peers(&config.members);
     let admission = Admission { bans: bans.clone(), allowed, filter: config.address_filter, members };
     let behaviour = Behaviour::new(&keypair, config.agent, admission, Arc::clone(&shared));
-    let carrier = transport::build(&keypair).map_err(StartError::Key)?;
+    // Without a listener QUIC begins at any port, and nothing tells it from what a tunnel carries.
+    let quic = config.mark.is_none() || config.listen.iter().any(|address| address.contains("/quic"));
+    let carries = transport::Carries { mark: config.mark, quic };
+    let carrier = transport::build(&keypair, carries).map_err(StartError::Key)?;
     let mut driver = Driver {
         swarm: Swarm::new(carrier, behaviour, own, swarm_config()),
         shared: Arc::clone(&shared),

@@ -7,15 +7,16 @@ use std::io;
 use futures::future::{BoxFuture, Either, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::Boxed;
 use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
+use libp2p::core::transport::{Boxed, OptionalTransport};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
 use libp2p::core::{Transport, transport::TransportError};
 use libp2p::identity::Keypair;
-use libp2p::{PeerId, dns, noise, quic, tcp, tls, yamux};
+use libp2p::{PeerId, dns, noise, quic, tls, yamux};
 
 use crate::handshakes::Handshakes;
 use crate::limits::{CONNECT_TIMEOUT, QUIC_CONNECTION_WINDOW, QUIC_IDLE_MS, QUIC_STREAM_WINDOW, STREAMS_MAX};
+use crate::marked::MarkedTcp;
 use crate::muxer::Muxing;
 use crate::socket::Socket;
 
@@ -160,8 +161,17 @@ fn of_dns(error: dns::Error<CarryError>) -> CarryError {
 /// A transport as the Swarm takes it.
 pub(crate) type Carrier = Boxed<(PeerId, StreamMuxerBox)>;
 
+/// What a transport is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Carries {
+    /// The mark of connections that the node begins.
+    pub(crate) mark: Option<u32>,
+    /// Whether there is QUIC: its sockets cannot be marked.
+    pub(crate) quic: bool,
+}
+
 /// Builds the transport of a node.
-pub(crate) fn build(keypair: &Keypair) -> Result<Carrier, String> {
+pub(crate) fn build(keypair: &Keypair, carries: Carries) -> Result<Carrier, String> {
     let security = Security {
         noise: noise::Config::new(keypair).map_err(|error| error.to_string())?,
         tls: tls::Config::new(keypair).map_err(|error| error.to_string())?,
@@ -172,7 +182,7 @@ pub(crate) fn build(keypair: &Keypair) -> Result<Carrier, String> {
 
     // A function, because a resolver that cannot start consumes the transport it is given.
     let base = || {
-        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        let tcp = MarkedTcp::new(carries.mark)
             .map(|stream, _| Socket::new(stream))
             .map_err(|error| CarryError::of_io(&error))
             .upgrade(Version::V1Lazy)
@@ -180,7 +190,9 @@ pub(crate) fn build(keypair: &Keypair) -> Result<Carrier, String> {
             .multiplex(muxer.clone())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .map_err(|error| error.either(|error| error.either(identity, handshake), handshake));
-        let quic = quic::tokio::Transport::new(quic_config(keypair))
+        let quic = carries.quic.then(|| quic::tokio::Transport::new(quic_config(keypair)));
+        let quic = quic
+            .map_or_else(OptionalTransport::none, OptionalTransport::some)
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .map_err(of_quic);
         let base = tcp.or_transport(quic).map(|either, _| either.into_inner()).map_err(|error| error.into_inner());

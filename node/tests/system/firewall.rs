@@ -7,6 +7,7 @@ use std::time::Duration;
 use shoal_engine::mesh::packet::Parsed;
 use shoal_engine::mesh::packet::offload::complete;
 use shoal_engine::mesh::packet::virtio::VirtioHeader;
+use shoal_node::vpn::system::Port;
 use shoal_node::vpn::system::firewall::{ExitRules, FirewallError, KillSwitch, Nft, Table};
 use shoal_node::vpn::system::sysctl::{Switch, SysctlError};
 use shoal_node::vpn::system::tun::{Tun, TunOptions, Written};
@@ -45,7 +46,7 @@ fn the_kill_switch_lets_out_the_tunnel_and_nothing_else() {
         let rules = KillSwitch {
             tuns: vec!["shoal0".into(), "not-there-yet".into()],
             mark: 0x5348,
-            udp_source_ports: vec![4001],
+            ports: [Port::Udp(4001)].into(),
             allow: prefixes(&["192.0.2.128/25", "2001:db8:0:0:1::/80", "192.0.2.200/32"]),
         };
         nft.install(&rules.ruleset(table.clone()).unwrap()).unwrap();

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures::StreamExt;
+use shoal_node::vpn::system::Port;
 use shoal_node::vpn::system::netlink::{Address, Change, Family, Netlink, NetlinkError, Route, Rule, Via, Watch};
 use shoal_node::vpn::system::tun::TunOptions;
 
@@ -23,7 +24,7 @@ fn rule(family: Family, priority: u32) -> Rule {
         mark: None,
         inverted: false,
         suppress_prefix_length: None,
-        udp_source_port: None,
+        source_port: None,
     }
 }
 
@@ -82,6 +83,8 @@ fn routes_are_added_changed_listed_and_removed() {
                 routes.push(route(to, link, table));
             }
             routes.push(route("10.3.0.0/16", Via::Unreachable, table));
+            routes.push(route("10.4.0.0/16", Via::Throw, table));
+            routes.push(route("fd04::/16", Via::Throw, table));
             routes.push(route("fd03::/16", Via::Unreachable, table));
         }
         routes[1].mtu = NonZeroU32::new(1300);
@@ -155,8 +158,8 @@ fn rules_are_added_listed_and_removed_one_by_one() {
             rules.push(Rule { table: 254, suppress_prefix_length: Some(0), ..bare });
             rules.push(Rule { mark: Some(0x5348), inverted: true, priority: 5209, ..bare });
             rules.push(Rule { mark: Some(0x5348), ..bare });
-            rules.push(Rule { udp_source_port: Some(4001), table: 254, ..bare });
-            rules.push(Rule { udp_source_port: Some(4002), table: 254, ..bare });
+            rules.push(Rule { source_port: Some(Port::Udp(4001)), table: 254, ..bare });
+            rules.push(Rule { source_port: Some(Port::Tcp(4002)), table: 254, ..bare });
             rules.push(Rule { priority: 5211, ..bare });
         }
         for rule in rules.iter().chain(&rules) {

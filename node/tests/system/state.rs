@@ -25,7 +25,7 @@ fn rules() -> Vec<Rule> {
         mark: Some(0x5348),
         inverted: true,
         suppress_prefix_length: None,
-        udp_source_port: None,
+        source_port: None,
     };
     vec![
         bare,

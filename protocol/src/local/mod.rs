@@ -14,7 +14,7 @@ pub mod view;
 
 use serde::{Deserialize, Serialize};
 
-pub use request::{Envelope, JobCommand, PeerName, PeerNameError, Request};
+pub use request::{Envelope, ExitName, JobCommand, PeerName, PeerNameError, Request};
 
 /// Name of the socket in the data directory of a node.
 pub const SOCKET: &str = "control.sock";
@@ -22,7 +22,7 @@ pub const SOCKET: &str = "control.sock";
 pub const VERSION: u64 = 1;
 /// Bytes of the length before the JSON.
 pub const PREFIX: usize = 4;
-/// Longest request, bytes of JSON: the longest there is has less than 200.
+/// Longest request, bytes of JSON: the longest there is names a file in [`request::PATH_MAX`] bytes.
 pub const REQUEST_MAX: usize = 4096;
 /// Longest answer, bytes of JSON: [`view::ROWS_MAX`] routes with eight next hops each, at most 900 bytes a row.
 pub const ANSWER_MAX: usize = 8 * 1024 * 1024;
@@ -138,6 +138,8 @@ pub enum Code {
     VpnFailed,
     /// There is no way to the peer, or no answer from it.
     Unreachable,
+    /// The node will not, or the system does not let it.
+    Refused,
     /// The answer is longer than one may be.
     TooLong,
     /// One this program does not know.

@@ -8,9 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::VERSION;
 use crate::NodeId;
+use crate::mesh::prefix::Prefix;
 
 /// Most pings of one request: each may take a second, and a request is not to hold its place for long.
 pub const PINGS_MAX: u8 = 16;
+/// Longest path in a request, bytes.
+pub const PATH_MAX: usize = 2048;
 /// Longest name of a peer, characters: an id has 52, an IPv6 address at most 45.
 const NAME_MAX: usize = 64;
 
@@ -29,6 +32,21 @@ impl Envelope {
     #[must_use]
     pub const fn new(request: Request) -> Self {
         Self { version: VERSION, request }
+    }
+}
+
+/// Prefixes as their text.
+mod prefix {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::mesh::prefix::Prefix;
+
+    pub(super) fn serialize<S: Serializer>(prefix: &Prefix, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(prefix)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -73,6 +91,75 @@ pub enum Request {
     /// [`super::view::Stats`].
     #[serde(rename = "vpn.stats")]
     VpnStats {},
+    /// Through whom the node reaches the internet from now on; answered when the system follows.
+    #[serde(rename = "vpn.exit")]
+    VpnExit {
+        /// Who, or nobody.
+        through: ExitName,
+    },
+    /// A network of the machine is announced from now on, or no longer; answered when the system follows.
+    #[serde(rename = "vpn.route")]
+    VpnRoute {
+        /// The network, as `192.168.1.0/24`.
+        #[serde(with = "prefix")]
+        prefix: Prefix,
+        /// Whether it is announced.
+        advertise: bool,
+    },
+    /// The policy's file is read again; answered when its rules count, or with its first mistake.
+    #[serde(rename = "vpn.policy.reload")]
+    VpnPolicyReload {},
+    /// Another file is read, and its first mistake answered; nothing changes.
+    #[serde(rename = "vpn.policy.check")]
+    VpnPolicyCheck {
+        /// The file: a path from the root, at most [`PATH_MAX`] bytes.
+        file: String,
+    },
+}
+
+/// Through whom a node reaches the internet, as people say it: `off`, `auto` for the nearest exit, or a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitName {
+    /// Nobody of the network.
+    Off,
+    /// The nearest exit.
+    Auto,
+    /// This one or nobody.
+    Peer(PeerName),
+}
+
+impl FromStr for ExitName {
+    type Err = PeerNameError;
+
+    fn from_str(text: &str) -> Result<Self, PeerNameError> {
+        match text {
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Peer),
+        }
+    }
+}
+
+impl fmt::Display for ExitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Auto => f.write_str("auto"),
+            Self::Peer(peer) => peer.fmt(f),
+        }
+    }
+}
+
+impl Serialize for ExitName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExitName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// What a person can ask of a job of the store.

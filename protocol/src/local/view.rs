@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::request::ExitName;
 use crate::NodeId;
 
 /// Most rows of a list; what is left out is counted. Enough for 4,096 peers and two routes to each, with room for
@@ -27,6 +28,22 @@ mod id {
     }
 }
 
+/// Ids as their text, or none.
+mod maybe_id {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::NodeId;
+
+    pub(super) fn serialize<S: Serializer>(node: &Option<NodeId>, serializer: S) -> Result<S::Ok, S::Error> {
+        node.as_ref().map(NodeId::to_string).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NodeId>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Lists of ids as theirs.
 mod ids {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -42,6 +59,10 @@ mod ids {
         texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
     }
 }
+
+/// It was done, and there is nothing to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
 
 /// The node and its network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +92,28 @@ pub struct Status {
     pub direct: u64,
     /// Of them: reached over others.
     pub routed: u64,
+    /// What this node is for others, and others for it.
+    pub roles: Roles,
+}
+
+/// The roles of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    /// Networks that members reach through it, as `192.168.1.0/24`.
+    pub advertised: Vec<String>,
+    /// Whether members reach the internet through it.
+    pub exit_node: bool,
+    /// Through whom it is to reach the internet.
+    pub exit: ExitName,
+    /// Through whom it does; none where packets to the internet find nobody.
+    #[serde(with = "maybe_id")]
+    pub through: Option<NodeId>,
+    /// Whether nothing leaves the machine but through the exit.
+    pub kill_switch: bool,
+    /// The policy's file; none where the built-in rule counts.
+    pub policy: Option<String>,
+    /// Why the system does not hold what these roles need.
+    pub problem: Option<String>,
 }
 
 /// Where a member stands.

@@ -60,6 +60,16 @@ impl Prefix {
         }
     }
 
+    /// Every address of the family of `address`.
+    #[must_use]
+    pub const fn all(address: IpAddr) -> Self {
+        let address = match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Self { address, length: 0 }
+    }
+
     /// The prefix of exactly one address; an IPv4 address in IPv6 form becomes the IPv4 address it stands for.
     #[must_use]
     pub const fn host(address: IpAddr) -> Self {

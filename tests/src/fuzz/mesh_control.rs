@@ -4,7 +4,7 @@
 use shoal_engine::Now;
 use shoal_engine::mesh::claims::{Claims, Membership};
 use shoal_engine::mesh::flood::{Flood, Send, Statement as Flooded};
-use shoal_engine::mesh::routing::snapshot::{Bindings, Lookup};
+use shoal_engine::mesh::routing::snapshot::{Bindings, ExitUse, Lookup};
 use shoal_engine::mesh::routing::{Intake, LinkFacts, RouteState, Routing, RoutingEffect};
 use shoal_protocol::mesh::address::{Pool, host_prefix, network_prefix};
 use shoal_protocol::mesh::claim::{Claim, VerifiedClaim};
@@ -153,7 +153,7 @@ fn check_routing(routing: &mut Routing, at: u64, right: &dyn Fn(&NodeId, &Prefix
         assert!(own || right(&owner, &view.prefix), "{} of {owner} without a right", view.prefix);
         assert_ne!(owner, node(OWN), "a way to itself");
     }
-    let snapshot = routing.snapshot(Bindings { v4: &[], pool: Pool::default().prefix() });
+    let snapshot = routing.snapshot(Bindings { v4: &[], pool: Pool::default().prefix(), exit: ExitUse::Auto });
     assert_eq!(snapshot.lookup_peer(&PeerHash::of(&node(OWN)), 0), Lookup::Local);
     for address in ["10.1.1.1", "0.0.0.1", "2001:db8::1"].iter().filter_map(|text| text.parse().ok()) {
         if let Lookup::To { hops, hop, .. } = snapshot.lookup(address, 7) {

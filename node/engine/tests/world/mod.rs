@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::Now;
-use shoal_engine::mesh::routing::snapshot::{Bindings, Lookup};
+use shoal_engine::mesh::routing::snapshot::{Bindings, ExitUse, Lookup};
 use shoal_engine::mesh::routing::{Intake, LinkFacts, LinkSample, RouteState, Routing, RoutingEffect, Snapshot};
 use shoal_protocol::mesh::address::Pool;
 use shoal_protocol::mesh::peer_hash::PeerHash;
@@ -92,7 +92,7 @@ pub(crate) fn network() -> NetworkId {
 }
 
 fn bindings() -> Bindings<'static> {
-    Bindings { v4: &[], pool: Pool::default().prefix() }
+    Bindings { v4: &[], pool: Pool::default().prefix(), exit: ExitUse::Auto }
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {

@@ -31,7 +31,7 @@ use shoal_engine::mesh::network::{PlaneCommand, Tables};
 use shoal_engine::mesh::qos::Bucket;
 use shoal_engine::mesh::qos::bucket::Rate;
 use shoal_engine::mesh::relay::Relay;
-use shoal_engine::path::Carrier;
+use shoal_engine::path::{Carrier, Choice};
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::SessionIndex;
@@ -253,5 +253,21 @@ impl Plane {
             }
         }
         self.flush(out);
+    }
+
+    /// Sends as a choice says from now on; a fence goes as the last frame on the ways before and the first on the new ones.
+    fn change_ways(&self, link: &Link, choice: &Choice, out: &mut Outlet) {
+        let before = link.sending().ways;
+        if let Some(fence) = choice.fence {
+            for (carriers, path) in [(before, fence.from), (choice.ways, fence.to)] {
+                for on in carriers.carriers() {
+                    self.send_control(link, None, (on, path), &Control::Fence(fence), out);
+                }
+                self.flush(out);
+                link.sending().ways = choice.ways;
+            }
+        }
+        link.sending().ways = choice.ways;
+        self.look_again(link);
     }
 }

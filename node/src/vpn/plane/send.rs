@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use shoal_engine::mesh::packet::split::{Limits, Prepared, prepare};
 use shoal_engine::mesh::packet::{PacketDrop, Parsed};
-use shoal_engine::path::{Carrier, Choice, Ways};
+use shoal_engine::path::{Carrier, Ways};
 use shoal_protocol::mesh::class::Class;
 use shoal_protocol::mesh::meta::Meta;
 use shoal_protocol::mesh::peer_hash::PeerHash;
@@ -361,22 +361,6 @@ impl Plane {
             self.send_sealed(&sending, on, bytes, out);
         }
         out.scratch = frame;
-    }
-
-    /// Sends as a choice says from now on; a fence goes as the last frame on the ways before and the first on the new ones.
-    pub(super) fn change_ways(&self, link: &Link, choice: &Choice, out: &mut Outlet) {
-        let before = link.sending().ways;
-        if let Some(fence) = choice.fence {
-            for (carriers, path) in [(before, fence.from), (choice.ways, fence.to)] {
-                for on in carriers.carriers() {
-                    self.send_control(link, None, (on, path), &Control::Fence(fence), out);
-                }
-                self.flush(out);
-                link.sending().ways = choice.ways;
-            }
-        }
-        link.sending().ways = choice.ways;
-        self.look_again(link);
     }
 
     /// Sends what is in the batch, and if the socket is full waits for it a little: there is room for other frames then.

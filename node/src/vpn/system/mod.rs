@@ -24,6 +24,18 @@ pub mod tun;
 pub mod udp;
 pub mod wake;
 
+use serde::{Deserialize, Serialize};
+
+/// A local port of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Port {
+    /// Of TCP.
+    Tcp(u16),
+    /// Of UDP.
+    Udp(u16),
+}
+
 /// Whether a text can be the name of an interface and is no pattern, path or piece of a ruleset: 1 to 15 ASCII letters,
 /// digits, `.`, `_` and `-`, beginning with a letter or digit. The kernel takes more (`dev_valid_name`) and makes
 /// numbers of `%d`.

@@ -1,5 +1,6 @@
 //! The journal's format, and what it takes and refuses. What undoing does is in `node/tests/system`.
 
+use super::super::Port;
 use super::super::sysctl::Switch;
 use super::*;
 use std::num::NonZeroU32;
@@ -16,7 +17,7 @@ fn rule() -> Rule {
         mark: None,
         inverted: false,
         suppress_prefix_length: None,
-        udp_source_port: None,
+        source_port: None,
     };
     Rule { mark: Some(0x5348), inverted: true, ..bare }
 }
@@ -40,7 +41,7 @@ fn everything() -> Vec<Made> {
         Made::Route(Route { via: Via::Unreachable, to: "::/0".parse().unwrap(), mtu: None, source: None, ..route }),
         Made::RouteTable(51_820),
         Made::Rule(rule()),
-        Made::Rule(Rule { suppress_prefix_length: Some(0), udp_source_port: Some(4001), mark: None, ..rule() }),
+        Made::Rule(Rule { suppress_prefix_length: Some(0), source_port: Some(Port::Udp(4001)), mark: None, ..rule() }),
         Made::Switch(before),
         Made::Switch(Before { switch: advertisements, value: "1".into(), others: vec![] }),
     ]

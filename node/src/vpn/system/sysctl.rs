@@ -3,6 +3,7 @@
 //! Forwarding is more than one switch: to write `all` overwrites what every interface had by itself. So what is noted
 //! before are `all` and the interfaces that differed, and both are put back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use super::is_interface_name;
 const ROOT: &str = "/proc/sys/net";
 /// Bytes of the longest value of a switch here.
 const VALUE_MAX: usize = 16;
+/// Switches for interfaces to come and for all at once: no interfaces.
+const TEMPLATES: [&str; 2] = ["all", "default"];
 /// Interfaces looked at; a machine with more keeps a value for them that `all` gave.
 const INTERFACES_MAX: usize = 4096;
 
@@ -150,6 +153,20 @@ impl Switch {
         let path = self.path()?;
         write(&path, value)
     }
+}
+
+/// Interfaces that learn their addresses and default route from routers as long as they do not forward.
+#[must_use]
+pub fn learning_interfaces() -> BTreeSet<String> {
+    let folder = Path::new(ROOT).join("ipv6/conf");
+    let is = |path: PathBuf, value: &str| read(&path).is_ok_and(|found| found == value);
+    let Ok(entries) = fs::read_dir(&folder) else { return BTreeSet::new() };
+    let learning = entries
+        .take(INTERFACES_MAX)
+        .flatten()
+        .filter(|entry| is(entry.path().join("accept_ra"), "1") && is(entry.path().join("forwarding"), "0"));
+    let names = learning.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| is_interface_name(name) && !TEMPLATES.contains(&name.as_str())).collect()
 }
 
 impl Before {

@@ -5,6 +5,7 @@ mod apart;
 mod carriers;
 mod line;
 mod refusals;
+mod roles;
 mod stop;
 mod two;
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use shoal_protocol::local::ExitName;
 use shoal_protocol::local::view::{
-    Candidate, Carrier, Peer, Peers, Ping, Pings, Reach, RouteState, Routes, Standing, Stats, Status, Way, Why,
+    Candidate, Carrier, Peer, Peers, Ping, Pings, Reach, Roles, RouteState, Routes, Standing, Stats, Status, Way, Why,
 };
 use shoal_protocol::{ByteCount, NodeId};
 
@@ -61,7 +62,30 @@ pub(super) fn status(status: &Status) -> String {
         ("ipv6", status.ipv6.to_string()),
         ("carriers", plain(&status.carriers)),
         ("members", members),
-    ])
+    ]) + &roles(&status.roles)
+}
+
+/// The lines of what differs from a plain member.
+fn roles(roles: &Roles) -> String {
+    let mut lines = Vec::new();
+    if !roles.advertised.is_empty() {
+        lines.push(("leads to", plain(&roles.advertised.join(", "))));
+    }
+    if roles.exit_node {
+        lines.push(("exit", "for members".to_owned()));
+    }
+    if roles.exit != ExitName::Off {
+        let through = roles.through.map_or_else(|| "nobody: packets are dropped".to_owned(), |node| node.to_string());
+        let kill_switch = if roles.kill_switch { "; kill switch on" } else { "" };
+        lines.push(("internet", format!("{} through {through}{kill_switch}", roles.exit)));
+    }
+    if let Some(policy) = &roles.policy {
+        lines.push(("policy", plain(policy)));
+    }
+    if let Some(problem) = &roles.problem {
+        lines.push(("problem", plain(problem)));
+    }
+    if lines.is_empty() { String::new() } else { facts(&lines) }
 }
 
 pub(super) fn peers(peers: &Peers) -> String {

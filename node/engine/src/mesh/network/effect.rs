@@ -17,6 +17,7 @@ use shoal_protocol::mesh::session::handshake::Offer;
 use shoal_protocol::{BootEpoch, NetworkId, NodeId, Suite, UnixMillis};
 
 use crate::Now;
+use crate::mesh::routing::snapshot::ExitUse;
 use crate::mesh::session::Installed;
 use crate::path::{Carrier, Choice};
 
@@ -75,6 +76,8 @@ pub struct Setup {
     pub full_frame: u16,
     /// Prefixes this node leads to, besides its own addresses.
     pub advertised: Vec<Prefix>,
+    /// Through whom this node's packets to the internet go.
+    pub exit: ExitUse,
     /// Where this node takes datagrams.
     pub endpoints: Vec<Endpoint>,
     /// Which carriers may be used.

@@ -35,6 +35,7 @@ pub use view::{NoPing, PeerView, Reach, RouteRow};
 use crate::mesh::claims::Claims;
 use crate::mesh::flood::Flood;
 use crate::mesh::policy;
+use crate::mesh::routing::snapshot::ExitUse;
 use crate::mesh::routing::{Intake, Routing};
 use crate::mesh::session::{Context, Drops, Gate, Indices, OwnKey, Party, Sessions};
 use crate::path::{Carrier, Choice, Decision, PathEffect};
@@ -123,6 +124,25 @@ impl Network {
         self.policy = policy;
         self.publish = true;
         self.routing.handle_policy(&rights(&self.policy, &self.claims, &self.setup), env.now);
+        self.settle(env);
+    }
+
+    /// Packets to the internet go through somebody else from now on.
+    pub fn handle_exit(&mut self, exit: ExitUse) {
+        self.publish |= self.setup.exit != exit;
+        self.setup.exit = exit;
+    }
+
+    /// This node leads to a prefix from now on, or no longer.
+    pub fn handle_advertised(&mut self, prefix: Prefix, is_led_to: bool, env: &mut Env<'_>) {
+        self.setup.advertised.retain(|known| *known != prefix);
+        if is_led_to {
+            self.setup.advertised.push(prefix);
+            self.routing.announce(prefix, env.now);
+        } else {
+            self.routing.withdraw(prefix, env.now);
+        }
+        self.publish = true;
         self.settle(env);
     }
 

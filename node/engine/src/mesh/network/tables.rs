@@ -7,6 +7,7 @@ use std::sync::Arc;
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::address::overlay;
 use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::prefix::Prefix;
 
 use super::Network;
 use super::effect::Setup;
@@ -35,7 +36,7 @@ impl Network {
     #[must_use]
     pub fn tables(&self) -> Tables {
         let v4: Vec<_> = self.claims.bindings().collect();
-        let routes = self.routing.snapshot(Bindings { v4: &v4, pool: self.setup.pool.prefix() });
+        let routes = self.routing.snapshot(Bindings { v4: &v4, pool: self.setup.pool.prefix(), exit: self.setup.exit });
         let of_routes = routes.peers().iter().map(|peer| (peer.hash, peer.node));
         let of_peers = self.peers.iter().map(|(hash, peer)| (*hash, peer.node));
         let see = |node: &NodeId| subject(&self.policy, &self.claims, &self.setup, node);
@@ -43,6 +44,14 @@ impl Network {
         let v6 = IpAddr::V6(overlay(&self.setup.network, &self.own.hash));
         let addresses = self.claims.own_address().map(IpAddr::V4).into_iter().chain([v6]).collect();
         Tables { routes, policy: Arc::clone(&self.policy), own: see(&self.setup.local), subjects, addresses }
+    }
+}
+
+impl Network {
+    /// Private networks this node may reach as an exit all the same, and what it may not reach in addition.
+    #[must_use]
+    pub fn own_exit_lists(&self) -> (Vec<Prefix>, Vec<Prefix>) {
+        self.policy.exit_lists(&subject(&self.policy, &self.claims, &self.setup, &self.setup.local))
     }
 }
 

@@ -98,6 +98,7 @@ impl World {
                 offer: Offer { offloads: Offloads::ALL, max_frame: 65_535 },
                 full_frame: FULL_FRAME,
                 advertised: vec![],
+                exit: ExitUse::Off,
                 endpoints: vec![Endpoint::new(address(at)).unwrap()],
                 carriers,
                 suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],

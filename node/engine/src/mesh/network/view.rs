@@ -15,7 +15,7 @@ use super::effect::{Env, NetworkEffect, PlaneCommand, Setup};
 use super::peer::Standing;
 use super::{Network, Peer};
 use crate::Now;
-use crate::mesh::routing::snapshot::{Lookup, NextHop};
+use crate::mesh::routing::snapshot::{ExitUse, Lookup, NextHop};
 use crate::mesh::routing::{RouteState, Snapshot};
 use crate::mesh::session::Drops;
 use crate::path::{CandidateView, Carrier, Ways};
@@ -218,6 +218,34 @@ impl Network {
         }));
         rows.sort_by_key(|row| (row.state != RouteState::Used, row.prefix, row.metric, row.to));
         rows
+    }
+
+    /// Through whom packets to the internet go now; none where nobody takes them.
+    #[must_use]
+    pub fn exit(&self, now: Now) -> Option<NodeId> {
+        match self.setup.exit {
+            ExitUse::Off => None,
+            ExitUse::Peer(node) => {
+                let lookup = self.tables().routes;
+                matches!(lookup.lookup_peer(&PeerHash::of(&node), 0), Lookup::To { .. }).then_some(node)
+            }
+            ExitUse::Auto => {
+                let mut ways = self.routing.view(now).filter(|row| row.state == RouteState::Used);
+                ways.find(|row| row.prefix.is_default()).map(|row| row.told.router.node)
+            }
+        }
+    }
+
+    /// Prefixes behind other members that packets go to now, the internet left out.
+    #[must_use]
+    pub fn led_to(&self, now: Now) -> Vec<Prefix> {
+        let own = network_prefix(&self.setup.network);
+        let is_behind = |prefix: &Prefix| !own.covers(prefix) && !prefix.is_default();
+        let used = self.routing.view(now).filter(|row| row.state == RouteState::Used).map(|row| row.prefix);
+        let mut all: Vec<Prefix> = used.filter(is_behind).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// What sessions refused, those that are over and of unknown peers included as far as they were counted, by reason.

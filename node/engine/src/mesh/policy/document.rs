@@ -37,6 +37,8 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use shoal_protocol::NodeId;
+use shoal_protocol::mesh::prefix::Prefix;
 use toml::Spanned;
 
 use crate::suggest::meant;
@@ -247,10 +249,35 @@ impl Document {
         Ok(document)
     }
 
+    /// What a node's owner grants by starting it as an exit, or by using one: `exit` is one for `user`, and without a user
+    /// for everybody. A document that says anything of exits decides alone.
+    pub fn grant_exit(&mut self, exit: NodeId, user: Option<NodeId>) {
+        if self.exits.is_empty() {
+            let user = user.map_or_else(|| "*".to_owned(), |user| user.to_string());
+            let (peers, users) = (vec![unplaced(exit.to_string())], vec![unplaced(user)]);
+            self.exits.push(ExitText { peers, users, allow_lan: vec![], deny: vec![] });
+        }
+    }
+
+    /// What a node's owner grants by letting it lead to these prefixes: they are behind `node`. A document that says
+    /// anything of prefixes decides alone.
+    pub fn grant_prefixes(&mut self, prefixes: impl IntoIterator<Item = Prefix>, node: NodeId) {
+        if self.prefixes.is_empty() {
+            let peers = vec![unplaced(node.to_string())];
+            let text = |prefix: Prefix| PrefixText { prefix: unplaced(prefix.to_string()), peers: peers.clone() };
+            self.prefixes.extend(prefixes.into_iter().map(text));
+        }
+    }
+
     /// A mistake at this word.
     pub(super) fn mistake(&self, word: &Word, what: String, suggestion: Option<String>) -> PolicyError {
         PolicyError { line: Some(line_of(&self.breaks, word.span().start)), what, suggestion }
     }
+}
+
+/// A word that stands nowhere in a text. It is made of what cannot be mistyped, so no message names its line.
+fn unplaced(text: String) -> Word {
+    Spanned::new(0..0, text)
 }
 
 /// The line a byte is in, counted from 1.

@@ -103,6 +103,40 @@ fn fixed(address: IpAddr) -> Option<Floor> {
     never.then_some(Floor::Never).or(private.then_some(Floor::Private))
 }
 
+/// Every address of the fixed part as prefixes, for a firewall that cannot look into addresses: IPv6 addresses that carry
+/// one of IPv4 in fixed places are listed for each, and those where the place varies or the address is inverted are
+/// listed whole. At least what [`check`] refuses with nothing let in.
+#[must_use]
+pub fn prefixes() -> Vec<Prefix> {
+    let v4 = || NEVER_V4.iter().chain(&PRIVATE_V4).map(|(address, length)| (*address, *length));
+    let v6 = NEVER_V6.iter().chain(&PRIVATE_V6).map(|(address, length)| Prefix::around((*address).into(), *length));
+    // Behind 96 bits: compatible, mapped, of stateless translation, NAT64; behind 16: 6to4.
+    let heads: [([u16; 6], u8); 5] = [
+        ([0; 6], 96),
+        ([0, 0, 0, 0, 0, 0xffff], 96),
+        ([0, 0, 0, 0, 0xffff, 0], 96),
+        ([0x64, 0xff9b, 0, 0, 0, 0], 96),
+        ([0x2002, 0, 0, 0, 0, 0], 16),
+    ];
+    let carried = heads.into_iter().flat_map(|(head, at)| {
+        v4().map(move |(address, length)| {
+            let [a, b, c, d, e, f] = head.map(u128::from);
+            let head = (a << 112) | (b << 96) | (c << 80) | (d << 64) | (e << 48) | (f << 32);
+            let behind = u128::from(address.to_bits()) << (96 - u32::from(at));
+            Prefix::around(Ipv6Addr::from_bits(head | behind).into(), at.saturating_add(length))
+        })
+    });
+    // Teredo, and NAT64's prefix for local use.
+    let whole = [v6_prefix([0x2001, 0, 0, 0, 0, 0, 0, 0], 32), v6_prefix([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48)];
+    let plain = v4().map(|(address, length)| Prefix::around(address.into(), length));
+    plain.chain(v6).chain(carried).chain(whole).collect()
+}
+
+fn v6_prefix(groups: [u16; 8], length: u8) -> Prefix {
+    let (address, length) = v6(groups, length);
+    Prefix::around(address.into(), length)
+}
+
 /// What besides the fixed part counts for one exit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FloorFacts<'a> {
@@ -147,4 +181,61 @@ fn check_one(address: IpAddr, facts: FloorFacts<'_>) -> Option<Floor> {
     }
     let liftable = fixed.or_else(|| within(facts.connected).then_some(Floor::Connected));
     liftable.filter(|_| !within(facts.allow_lan))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn v4_address() -> impl Strategy<Value = u32> {
+        let near = prop::sample::select([&NEVER_V4[..], &PRIVATE_V4[..]].concat());
+        prop_oneof![
+            any::<u32>(),
+            (near, any::<u32>())
+                .prop_map(|((prefix, length), low)| prefix.to_bits() ^ low.checked_shr(u32::from(length)).unwrap_or(0))
+        ]
+    }
+
+    /// All forms an IPv4 address is carried in, and any address at all.
+    fn address() -> impl Strategy<Value = IpAddr> {
+        let carried = (v4_address(), any::<u128>(), 0..7usize).prop_map(|(v4, low, form)| {
+            let (v4, low) = (u128::from(v4), low & 0xffff_ffff);
+            let bits = match form {
+                0 => v4,
+                1 => 0xffff << 32 | v4,
+                2 => 0xffff << 48 | v4,
+                3 => 0x0064_ff9b << 96 | v4,
+                4 => 0x2002 << 112 | v4 << 80 | low,
+                5 => 0x2001_0000 << 96 | low << 32 | !v4 & 0xffff_ffff,
+                _ => 0x0064_ff9b_0001 << 80 | v4,
+            };
+            Ipv6Addr::from_bits(bits)
+        });
+        prop_oneof![
+            v4_address().prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
+            carried.prop_map(IpAddr::from),
+            any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_refused_is_in_the_list_for_firewalls(address in address()) {
+            if check(address, FloorFacts::default()).is_some() {
+                prop_assert!(prefixes().iter().any(|prefix| prefix.contains(address)), "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_for_firewalls_leaves_the_internet_alone() {
+        for text in
+            ["1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "2002:808:808::1", "64:ff9b::808:808", "::ffff:8.8.8.8"]
+        {
+            let address = text.parse().unwrap();
+            assert!(!prefixes().iter().any(|prefix| prefix.contains(address)), "{text}");
+        }
+    }
 }

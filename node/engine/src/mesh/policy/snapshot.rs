@@ -258,6 +258,14 @@ impl Snapshot {
         (0u32..).zip(&self.segments).filter(move |(at, _)| is_in(*at)).map(|(_, segment)| segment.name.as_str())
     }
 
+    /// Private networks that exit `node` may reach all the same, and what it may not reach in addition.
+    #[must_use]
+    pub fn exit_lists(&self, node: &Subject) -> (Vec<Prefix>, Vec<Prefix>) {
+        let entries = || self.exits.iter().filter(|entry| entry.peers.has(node));
+        let allow_lan = entries().flat_map(|entry| entry.allow_lan.iter().copied()).collect();
+        (allow_lan, entries().flat_map(|entry| entry.deny.iter().copied()).collect())
+    }
+
     /// A peer as this snapshot sees it, with the mesh addresses it has.
     #[must_use]
     pub fn subject(&self, node: NodeId, is_member: bool, v4: Option<Ipv4Addr>, v6: Ipv6Addr) -> Subject {

@@ -4,7 +4,7 @@
 //! A packet goes to a peer: the longest matching prefix says to which, and from there on every hop asks for that peer by
 //! its hash. So relays need no prefixes, and a prefix that is known here but not there cannot turn a packet round.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shoal_protocol::mesh::address::peer_of;
 use shoal_protocol::mesh::peer_hash::PeerHash;
@@ -79,6 +79,18 @@ enum Target {
     Unreachable(Unreachable),
 }
 
+/// Through whom packets go that are for nobody of the network: the internet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExitUse {
+    /// Nobody: they have no route.
+    #[default]
+    Off,
+    /// The nearest one that announces a way out and may.
+    Auto,
+    /// This one or nobody.
+    Peer(NodeId),
+}
+
 /// What besides routes decides where a packet goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Bindings<'a> {
@@ -86,6 +98,8 @@ pub struct Bindings<'a> {
     pub v4: &'a [(Ipv4Addr, NodeId)],
     /// All addresses of the pool: one that nobody has leads nowhere, and not to an exit.
     pub pool: Prefix,
+    /// Through whom packets leave.
+    pub exit: ExitUse,
 }
 
 /// See the head of this file.
@@ -188,8 +202,13 @@ impl Routing {
         ];
         prefixes.extend(bindings.v4.iter().map(|(address, node)| (Prefix::host(IpAddr::V4(*address)), to(node))));
         prefixes.extend(self.origins.prefixes().map(|prefix| (prefix, Target::Local)));
+        if let ExitUse::Peer(node) = bindings.exit {
+            let everything = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+            prefixes.extend(everything.map(|address: IpAddr| (Prefix::around(address, 0), to(&node))));
+        }
         for (prefix, destination) in &self.destinations {
-            if self.overlay.covers(prefix) || self.origins.contains(prefix) {
+            let is_unused_exit = prefix.is_default() && bindings.exit != ExitUse::Auto;
+            if self.overlay.covers(prefix) || self.origins.contains(prefix) || is_unused_exit {
                 continue;
             }
             if let Some(best) = &destination.best {

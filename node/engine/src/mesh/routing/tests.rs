@@ -1,7 +1,7 @@
 //! Routing, rule by rule: one node and neighbours whose messages are made by hand. The mistakes other implementations made
 //! each have a test of their name. No socket, a clock of numbers.
 
-use super::snapshot::{Bindings, Lookup, Unreachable};
+use super::snapshot::{Bindings, ExitUse, Lookup, Unreachable};
 use super::*;
 use ed25519_dalek::SigningKey;
 use shoal_protocol::mesh::address::Pool;
@@ -146,7 +146,7 @@ impl Lab {
     }
 
     fn snapshot(&self) -> Snapshot {
-        self.routing.snapshot(Bindings { v4: &[], pool: Pool::default().prefix() })
+        self.routing.snapshot(Bindings { v4: &[], pool: Pool::default().prefix(), exit: ExitUse::Auto })
     }
 
     fn sent_to(&self, n: u8) -> impl Iterator<Item = &RouteMessage> {
@@ -416,6 +416,6 @@ fn a_lost_route_is_held_and_does_not_fall_to_a_shorter_prefix() {
     let unclaimed = "100.64.9.9".parse().unwrap();
     assert_eq!(lab.snapshot().lookup(unclaimed, 1), Lookup::Unreachable(Unreachable::NoRoute));
     let claimed = [("100.64.9.9".parse().unwrap(), id(9))];
-    let snapshot = lab.routing.snapshot(Bindings { v4: &claimed, pool: Pool::default().prefix() });
+    let snapshot = lab.routing.snapshot(Bindings { v4: &claimed, pool: Pool::default().prefix(), exit: ExitUse::Auto });
     assert!(matches!(snapshot.lookup(unclaimed, 1), Lookup::To { hop, .. } if hop.node == id(9)));
 }

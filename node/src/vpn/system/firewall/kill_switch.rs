@@ -1,9 +1,12 @@
 //! The table of the kill switch: nothing leaves this machine but through the tunnel, on loopback, and what carries the
 //! tunnel. It stops nothing that comes in or is passed on for others, and closes no connection: they starve.
 
+use std::collections::BTreeSet;
+
 use shoal_protocol::mesh::prefix::Prefix;
 
 use super::{ELEMENTS_MAX, FirewallError, Ruleset, Table, quoted};
+use crate::vpn::system::Port;
 
 /// What the table of a kill switch says. Everything else that this machine sends is dropped, IPv4 and IPv6.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,8 +15,8 @@ pub struct KillSwitch {
     pub tuns: Vec<String>,
     /// The mark of the sockets that carry the tunnel.
     pub mark: u32,
-    /// UDP ports of sockets that carry the tunnel and cannot be marked.
-    pub udp_source_ports: Vec<u16>,
+    /// Ports of sockets that carry the tunnel and cannot be marked.
+    pub ports: BTreeSet<Port>,
     /// Addresses that may be reached: the local network, say.
     pub allow: Vec<Prefix>,
 }
@@ -24,7 +27,7 @@ impl KillSwitch {
     /// # Errors
     /// [`FirewallError`]: a bad name, a list that is too long.
     pub fn ruleset(&self, table: Table) -> Result<Ruleset, FirewallError> {
-        if self.tuns.len().max(self.udp_source_ports.len()) > ELEMENTS_MAX {
+        if self.tuns.len().max(self.ports.len()) > ELEMENTS_MAX {
             return Err(FirewallError::TooMany);
         }
         let mut ruleset = Ruleset::new(table);
@@ -39,8 +42,11 @@ impl KillSwitch {
         if self.mark != 0 {
             ruleset.line(&format!("meta mark {:#x} accept", self.mark));
         }
-        for port in &self.udp_source_ports {
-            ruleset.line(&format!("udp sport {port} accept"));
+        for port in &self.ports {
+            ruleset.line(&match port {
+                Port::Tcp(port) => format!("tcp sport {port} accept"),
+                Port::Udp(port) => format!("udp sport {port} accept"),
+            });
         }
         KEPT.iter().for_each(|line| ruleset.line(line));
         ruleset.line("counter");

@@ -22,6 +22,8 @@ pub enum Via {
     Link(u32),
     /// Nowhere: the sender is told that there is no way (EHOSTUNREACH, ICMP).
     Unreachable,
+    /// As if the table had nothing for them: the next rule is asked.
+    Throw,
 }
 
 /// One route of ours. Prefix, table and metric are its key: there is one of each.
@@ -75,6 +77,10 @@ impl Route {
                 header.kind = RouteType::Unreachable;
                 header.scope = RouteScope::Universe;
             }
+            Via::Throw => {
+                header.kind = RouteType::Throw;
+                header.scope = RouteScope::Universe;
+            }
         }
         if let Some(mtu) = self.mtu {
             attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.get())]));
@@ -111,6 +117,7 @@ impl Route {
             RouteType::Unicast => Via::Link(link?),
             // IPv6 names the loopback link here.
             RouteType::Unreachable => Via::Unreachable,
+            RouteType::Throw => Via::Throw,
             _ => return None,
         };
         Some(Self { to, via, table: table(message), metric: metric?, mtu, source })

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::links::gone_is_fine;
 use super::{Make, Netlink, NetlinkError, PROTOCOL};
+use crate::vpn::system::Port;
 
 /// Which packets a rule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,9 +49,9 @@ pub struct Rule {
     /// Routes of this many bits or fewer are passed over in the table: 0 leaves out its default route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppress_prefix_length: Option<u32>,
-    /// Only UDP packets from this port (Linux 4.17). For sockets that cannot be marked.
+    /// Only packets from this port (Linux 4.17). For sockets that cannot be marked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub udp_source_port: Option<u16>,
+    pub source_port: Option<Port>,
 }
 
 impl Rule {
@@ -73,8 +74,12 @@ impl Rule {
         if let Some(length) = self.suppress_prefix_length {
             attributes.push(RuleAttribute::SuppressPrefixLen(length));
         }
-        if let Some(port) = self.udp_source_port {
-            attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
+        if let Some(port) = self.source_port {
+            let (protocol, port) = match port {
+                Port::Tcp(port) => (IpProtocol::Tcp, port),
+                Port::Udp(port) => (IpProtocol::Udp, port),
+            };
+            attributes.push(RuleAttribute::IpProtocol(protocol));
             attributes.push(RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port }));
         }
         message
@@ -93,8 +98,9 @@ impl Rule {
             mark: None,
             inverted: message.header.flags.contains(RuleFlags::Invert),
             suppress_prefix_length: None,
-            udp_source_port: None,
+            source_port: None,
         };
+        let is_tcp = message.attributes.contains(&RuleAttribute::IpProtocol(IpProtocol::Tcp));
         for attribute in &message.attributes {
             match attribute {
                 RuleAttribute::Priority(priority) => rule.priority = *priority,
@@ -104,7 +110,9 @@ impl Rule {
                 RuleAttribute::SuppressPrefixLen(length) if *length != u32::MAX => {
                     rule.suppress_prefix_length = Some(*length);
                 }
-                RuleAttribute::SourcePortRange(range) => rule.udp_source_port = Some(range.start),
+                RuleAttribute::SourcePortRange(RulePortRange { start, .. }) => {
+                    rule.source_port = Some(if is_tcp { Port::Tcp(*start) } else { Port::Udp(*start) });
+                }
                 _ => {}
             }
         }

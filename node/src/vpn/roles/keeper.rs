@@ -1,0 +1,293 @@
+//! The roles of a running network: what was asked for, what commands change of it, and when the system has to follow. The
+//! work on the system is done on a thread for blocking calls, one plan at a time; the newest plan counts.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shoal_engine::Now;
+use shoal_engine::mesh::network::{Env, Network};
+use shoal_engine::mesh::policy::Local;
+use shoal_engine::mesh::routing::snapshot::ExitUse;
+use shoal_protocol::local::view::Done;
+use shoal_protocol::local::{Code, Complaint};
+use shoal_protocol::mesh::prefix::Prefix;
+
+use super::plan::{self, Facts, Plan};
+use super::rules::{RuleBook, RulesError};
+use super::system::{System, SystemError};
+use super::{PREFIXES_MAX, Roles};
+use crate::problem::with_causes;
+use crate::vpn::asked::{ReplyTo, Told};
+use crate::vpn::places::Overlay;
+use crate::vpn::system::Port;
+use crate::vpn::system::netlink::{Netlink, NetlinkError};
+use crate::vpn::system::sysctl;
+
+/// How long a plan that failed is left alone, milliseconds, unless something changes.
+const AGAIN_MS: u64 = 5_000;
+/// Commands that may wait for the system.
+const WAITING_MAX: usize = 16;
+
+/// The device whose network this is, and the system around it.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    pub(crate) system: Arc<Mutex<System>>,
+}
+
+/// A plan that is to be made now, on a thread that may wait.
+pub(crate) struct Job {
+    system: Arc<Mutex<System>>,
+    plan: Plan,
+}
+
+impl Job {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// [`SystemError`].
+    pub(crate) fn run(self) -> Result<(), SystemError> {
+        self.system.lock().unwrap_or_else(PoisonError::into_inner).apply(&self.plan)
+    }
+}
+
+/// What a command changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Through whom packets leave.
+    Exit(ExitUse),
+    /// A network of this machine is announced, or no longer.
+    Advertise(Prefix, bool),
+    /// The policy's file is to be read again.
+    Policy,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    roles: Roles,
+    rules: RuleBook,
+    overlay: Overlay,
+    ports: BTreeSet<Port>,
+    /// Interfaces that learnt their routes from routers before this machine became one.
+    listening: BTreeSet<String>,
+    /// None for a relay.
+    device: Option<Device>,
+    /// What the system was last asked to hold.
+    asked: Plan,
+    /// A plan is being made.
+    is_busy: bool,
+    /// Something changed since the last plan.
+    is_due: bool,
+    /// Not before this uptime, milliseconds.
+    not_before_ms: u64,
+    problem: Option<String>,
+    waiting: Vec<ReplyTo>,
+}
+
+impl Keeper {
+    /// Of these roles; `ports` are those of sockets that carry the node and have no mark.
+    pub(crate) fn new(
+        roles: Roles,
+        rules: RuleBook,
+        overlay: Overlay,
+        ports: BTreeSet<Port>,
+        device: Option<Device>,
+    ) -> Self {
+        Self {
+            roles,
+            rules,
+            overlay,
+            ports,
+            listening: sysctl::learning_interfaces(),
+            device,
+            asked: Plan::default(),
+            is_busy: false,
+            is_due: true,
+            not_before_ms: 0,
+            problem: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// Why the system does not hold what it should.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Something changed that a plan may depend on.
+    pub(crate) const fn note(&mut self) {
+        self.is_due = true;
+    }
+
+    /// This machine's addresses may have changed.
+    pub(crate) fn look(&mut self, netlink: &mut Netlink, network: &mut Network, env: &mut Env<'_>) {
+        self.listening.extend(sysctl::learning_interfaces());
+        let local = match local(netlink, &self.overlay) {
+            Ok(local) => local,
+            Err(error) => return tracing::warn!(%error, "the addresses of this machine cannot be read"),
+        };
+        if self.rules.set_local(local) {
+            self.is_due = true;
+            match self.rules.compile(&self.roles) {
+                Ok(rules) => network.handle_policy(rules, env),
+                Err(error) => tracing::warn!(error = with_causes(&error), "the policy of before goes on"),
+            }
+        }
+    }
+
+    /// The next plan, if there is one to be made.
+    pub(crate) fn due(&mut self, network: &Network, now: Now) -> Option<Job> {
+        if self.is_busy || !std::mem::take(&mut self.is_due) {
+            return None;
+        }
+        if now.uptime_ms < self.not_before_ms {
+            self.is_due = true;
+            return None;
+        }
+        let device = self.device.as_ref()?;
+        let plan = plan::plan(&self.roles, &self.facts(device, network, now));
+        if plan == self.asked {
+            self.answer(Ok(()));
+            return None;
+        }
+        self.asked = plan.clone();
+        self.is_busy = true;
+        Some(Job { system: Arc::clone(&device.system), plan })
+    }
+
+    /// A plan was made, or not.
+    pub(crate) fn made(&mut self, result: Result<(), SystemError>, now: Now) {
+        self.is_busy = false;
+        self.problem = result.err().map(|error| with_causes(&error));
+        match self.problem.clone() {
+            None => self.answer(Ok(())),
+            Some(problem) => {
+                tracing::error!(problem, "the system does not hold what the roles of this node need");
+                // Whatever stands of it, the next plan is another one.
+                self.asked = Plan::default();
+                self.is_due = true;
+                self.not_before_ms = now.uptime_ms.saturating_add(AGAIN_MS);
+                self.answer(Err(problem));
+            }
+        }
+    }
+
+    fn answer(&mut self, result: Result<(), String>) {
+        for reply in self.waiting.drain(..) {
+            let told = result.clone().map(|()| Told::Done(Done {})).map_err(|what| {
+                let why = "the system refuses, or another program is in the way";
+                Complaint::new(Code::Refused, what, why, "see what shoald logs, and `shoal vpn status`")
+            });
+            // Whoever asked may be gone.
+            let _ = reply.send(told);
+        }
+    }
+
+    /// Carries out a command; it is answered when the system follows.
+    pub(crate) fn change(&mut self, change: Change, network: &mut Network, env: &mut Env<'_>, reply: ReplyTo) {
+        let result = self.try_change(change, network, env);
+        let room = self.device.is_some() && self.waiting.len() < WAITING_MAX;
+        match result {
+            Ok(()) if room => {
+                self.is_due = true;
+                self.not_before_ms = 0;
+                self.waiting.push(reply);
+            }
+            // Whoever asked may be gone.
+            result => drop(reply.send(result.map(|()| Told::Done(Done {})))),
+        }
+    }
+
+    fn try_change(&mut self, change: Change, network: &mut Network, env: &mut Env<'_>) -> Result<(), Complaint> {
+        let mut roles = self.roles.clone();
+        match change {
+            Change::Exit(exit) => {
+                roles.exit = exit;
+                if exit != ExitUse::Off && (roles.is_exit || self.device.is_none()) {
+                    let what = "this node cannot use an exit";
+                    let why = if roles.is_exit { "it is one itself" } else { "it has no interface (--no-tun)" };
+                    return Err(Complaint::new(Code::Refused, what, why, "start it otherwise"));
+                }
+            }
+            Change::Advertise(prefix, is_led_to) => {
+                roles.advertised.retain(|known| *known != prefix);
+                if is_led_to {
+                    self.check_advertised(&prefix)?;
+                    roles.advertised.push(prefix);
+                }
+            }
+            Change::Policy => {}
+        }
+        let rules = self.rules.compile(&roles).map_err(|error| not_compiled(&error))?;
+        let before = std::mem::replace(&mut self.roles, roles);
+        network.handle_policy(rules, env);
+        network.handle_exit(self.roles.exit);
+        let (before, after) = (before.announced(), self.roles.announced());
+        for prefix in before.iter().filter(|prefix| !after.contains(prefix)) {
+            network.handle_advertised(*prefix, false, env);
+        }
+        for prefix in after.iter().filter(|prefix| !before.contains(prefix)) {
+            network.handle_advertised(*prefix, true, env);
+        }
+        Ok(())
+    }
+
+    fn check_advertised(&self, prefix: &Prefix) -> Result<(), Complaint> {
+        let why = if self.device.is_none() {
+            "it has no interface (--no-tun)"
+        } else if self.roles.advertised.len() >= PREFIXES_MAX {
+            "it leads to as many as there may be"
+        } else if prefix.is_default() {
+            "that is the internet: start it with --exit-node"
+        } else if self.overlay.overlaps(prefix) {
+            "members have addresses in it"
+        } else {
+            return Ok(());
+        };
+        Err(Complaint::new(Code::Refused, format!("this node cannot lead to {prefix}"), why, "shoal vpn status"))
+    }
+
+    fn facts(&self, device: &Device, network: &Network, now: Now) -> Facts {
+        let v4 = network.own_ipv4().map(IpAddr::V4);
+        Facts {
+            tun: (device.name.clone(), device.index),
+            pools: self.overlay.prefixes().to_vec(),
+            own: v4.into_iter().chain([network.own_ipv6().into()]).collect(),
+            local: self.rules.local().clone(),
+            led_to: network.led_to(now),
+            ports: self.ports.clone(),
+            lists: network.own_exit_lists(),
+            listening: self.listening.clone(),
+        }
+    }
+}
+
+fn not_compiled(error: &RulesError) -> Complaint {
+    let what = with_causes(error);
+    Complaint::new(Code::Refused, what, "it is mistyped, or not there", "shoal vpn policy check FILE")
+}
+
+/// What this machine has outside of the network.
+///
+/// # Errors
+/// [`NetlinkError`] if the system does not say.
+pub(crate) fn local(netlink: &mut Netlink, overlay: &Overlay) -> Result<Local, NetlinkError> {
+    let all = netlink.all_addresses()?.into_iter().filter(|address| !overlay.contains(address.address));
+    let (mut addresses, mut connected) = (BTreeSet::new(), BTreeSet::new());
+    for address in all {
+        addresses.insert(address.address);
+        connected.insert(Prefix::around(address.address, address.prefix_length));
+    }
+    Ok(Local {
+        addresses: addresses.into_iter().collect(),
+        connected: connected.into_iter().collect(),
+        pools: overlay.prefixes().to_vec(),
+    })
+}
