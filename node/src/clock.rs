@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use shoal_engine::Now;
 use shoal_protocol::UnixMillis;
 
@@ -17,6 +18,16 @@ pub(crate) fn now() -> Now {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
     let begun = BEGUN.get_or_init(Instant::now);
     Now { wall: wall(), uptime_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// How long the machine was suspended since it was started, milliseconds: what one clock counts of it and the other not.
+pub(crate) fn asleep_ms() -> u64 {
+    let ms = |id| {
+        let time = clock_gettime(id);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        seconds.saturating_mul(1000).saturating_add(u64::try_from(time.tv_nsec / 1_000_000).unwrap_or(0))
+    };
+    ms(ClockId::Boottime).saturating_sub(ms(ClockId::Monotonic))
 }
 
 /// Fills memory with the system's randomness, for keys of a node that runs already. A system that gave some at the start and

@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::addresses;
-use crate::admin::{Admin, Desk, VpnDesk};
+use crate::admin::{Admin, Desk};
 use crate::chunks::vfs::Vfs;
 use crate::chunks::vfs_os::OsVfs;
 use crate::chunks::{OpenError, QUOTA_MIN, RecoveryReport, Store, StoreConfig};
@@ -37,14 +37,14 @@ use crate::config::Config;
 use crate::files::private_directory;
 use crate::identity::{self, IdentityError};
 use crate::peers::Peers;
-use crate::problem::with_causes;
 use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
 use crate::vpn::VpnError;
 use crate::vpn::places::Overlay;
 use crate::vpn::roles::plan::MARK;
-use crate::vpn::start::{Host, Vpn, VpnFacts};
+use crate::vpn::running::{Running, VpnPlace, hand_lanes};
+use crate::vpn::start::{Host, VpnFacts};
 
 /// Default quota: 25 GB, or half the free space where that is less.
 const DEFAULT_QUOTA: u64 = 25_000_000_000;
@@ -111,8 +111,10 @@ pub struct Node {
     addresses: Vec<String>,
     admin: Option<Admin>,
     tasks: Vec<JoinHandle<()>>,
-    /// The private network, or why there is none; none where none was asked for.
-    vpn: Option<Result<Vpn, VpnError>>,
+    /// What switches the private network; none where none was asked for.
+    running: Option<Arc<Running>>,
+    /// How it started, or why it did not.
+    vpn: Option<Result<Option<VpnFacts>, VpnError>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -161,8 +163,10 @@ impl Node {
         let (vpn_config, vpn_key) = (config.vpn.clone(), key.clone());
         let members =
             if config.open { Members::Everybody } else { Members::Listed(config.allow.iter().copied().collect()) };
+        let place = VpnPlace::default();
         let context = Arc::new(Context::new(Parts {
             store,
+            vpn: place.clone(),
             network: config.network,
             key,
             boot_epoch,
@@ -183,35 +187,30 @@ impl Node {
             addresses: addresses::advertised(&addresses, overlay.as_ref()),
         }));
         addresses::note(&data, &addresses);
-        let vpn = vpn_config.map(|vpn| {
+        let running = vpn_config.map(|vpn| {
             let host = Host {
                 node,
                 key: vpn_key,
                 network: config.network,
-                epoch: boot_epoch,
                 members,
-                data_dir: &data,
+                data_dir: data.clone(),
                 swarm: started.handle.clone(),
-                tunnels: started.inbound.tunnels,
                 ports: addresses::ports(&listening),
             };
-            Vpn::start(&vpn, host)
+            Arc::new(Running::new(vpn, host, place.clone()))
         });
-        if let Some(Ok(vpn)) = &vpn {
-            context.set_vpn(vpn.handle.clone());
-        }
-        let desk = match &vpn {
-            None => VpnDesk::Off,
-            Some(Ok(vpn)) => VpnDesk::On(vpn.handle.clone()),
-            Some(Err(error)) => VpnDesk::Failed(with_causes(error)),
+        let vpn = match &running {
+            Some(running) => Some(running.up(boot_epoch).await),
+            None => None,
         };
-        let admin = administration(&data, &context, &started.handle, desk);
+        let admin = administration(&data, &context, &started.handle, (place.clone(), running.clone()));
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
+            tokio::spawn(hand_lanes(place, started.inbound.tunnels)),
             tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data, overlay).run(started.events)),
         ];
-        Ok(Self { context, swarm: started.handle, addresses, admin, tasks, vpn })
+        Ok(Self { context, swarm: started.handle, addresses, admin, tasks, running, vpn })
     }
 
     /// The node's id.
@@ -229,7 +228,7 @@ impl Node {
     /// What is to be said of the private network, if this node takes part.
     #[must_use]
     pub fn vpn(&self) -> Option<&VpnFacts> {
-        self.vpn.as_ref()?.as_ref().ok().map(|vpn| &vpn.facts)
+        self.vpn.as_ref()?.as_ref().ok()?.as_ref()
     }
 
     /// Why it does not, though it was asked to; said once.
@@ -246,8 +245,8 @@ impl Node {
     /// Stops serving, ends transfers, closes connections and store. Done in less than two seconds; what was not
     /// acknowledged by then is lost.
     pub async fn shutdown(self) {
-        if let Some(Ok(vpn)) = self.vpn {
-            vpn.stop().await;
+        if let Some(running) = &self.running {
+            running.down().await;
         }
         self.context.stop(TRANSFERS_STOP).await;
         let _ = tokio::time::timeout(SWARM_STOP, self.swarm.shutdown()).await;
@@ -299,10 +298,15 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, data: &Path, quota: Option<u64>) -> Result
 }
 
 /// The control socket. A node that cannot have one, on a file system without sockets for example, works as well.
-fn administration(data: &Path, context: &Arc<Context>, swarm: &SwarmHandle, vpn: VpnDesk) -> Option<Admin> {
+fn administration(
+    data: &Path,
+    context: &Arc<Context>,
+    swarm: &SwarmHandle,
+    (vpn, running): (VpnPlace, Option<Arc<Running>>),
+) -> Option<Admin> {
     let (counted, swarm) = (Arc::clone(context), swarm.clone());
     let refusals = Arc::new(move || refusals(&counted, &swarm));
-    Admin::start(data, Desk { store: context.store().clone(), refusals, vpn })
+    Admin::start(data, Desk { store: context.store().clone(), refusals, vpn, running })
         .inspect_err(|error| tracing::warn!(%error, "no control socket: no command will reach this node"))
         .ok()
 }

@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Dials and questions at a time.
 const UNDER_WAY_MAX: usize = 128;
+/// A machine that was suspended for longer has lost its connections, whatever it knows of them, milliseconds.
+const SLEPT_MS: u64 = 5_000;
 /// How often the node's own record is signed anew.
 const RENEW: Duration = Duration::from_secs(300);
 
@@ -58,6 +60,7 @@ impl Peers {
         let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         let mut tick = tokio::time::interval(TICK);
         let mut renew = tokio::time::interval(RENEW);
+        let mut asleep_ms = clock::asleep_ms();
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -66,7 +69,10 @@ impl Peers {
                     None => return,
                 },
                 Some(done) = under_way.next(), if !under_way.is_empty() => self.done(done),
-                _ = tick.tick() => self.context.engine().directory.handle_timeout(clock::now()),
+                _ = tick.tick() => {
+                    let before = std::mem::replace(&mut asleep_ms, clock::asleep_ms());
+                    self.tick(asleep_ms.saturating_sub(before));
+                }
                 _ = renew.tick() => self.renew(),
             }
             while under_way.len() < UNDER_WAY_MAX {
@@ -82,8 +88,15 @@ impl Peers {
         self.context.engine().directory.set_own(record);
     }
 
+    fn tick(&self, slept_ms: u64) {
+        let now = clock::now();
+        let mut engine = self.context.engine();
+        if slept_ms >= SLEPT_MS { engine.directory.network_changed(now) } else { engine.directory.handle_timeout(now) }
+    }
+
     /// A listener got a further address, on an interface that came up, say.
     async fn listens(&self) {
+        self.context.engine().directory.network_changed(clock::now());
         let addresses = addresses::ordered(self.swarm.listening().await);
         self.context.set_addresses(addresses::advertised(&addresses, self.overlay.as_ref()));
         addresses::note(&self.data, &addresses);
@@ -92,7 +105,7 @@ impl Peers {
 
     fn heard(&self, event: SwarmEvent) {
         if let Some(vpn) = self.context.vpn() {
-            tell_vpn(vpn, &event, &self.swarm);
+            tell_vpn(&vpn, &event, &self.swarm);
         }
         let now = clock::now();
         let mut engine = self.context.engine();

@@ -339,6 +339,10 @@ pub(crate) enum VpnCommand {
     Ping(PingArgs),
     /// Count what was sent, received, relayed, dropped and refused, and what waits
     Stats,
+    /// Switch the private network on again
+    Up,
+    /// Switch it off until `up` or the next start, and undo all it made; the node goes on storing
+    Down,
     /// Choose through whom this machine reaches the internet, until the node ends
     #[command(subcommand)]
     Exit(ExitCommand),
@@ -400,6 +404,8 @@ impl VpnCommand {
             Self::Why(_) => "vpn.why",
             Self::Ping(_) => "vpn.ping",
             Self::Stats => "vpn.stats",
+            Self::Up => "vpn.up",
+            Self::Down => "vpn.down",
             Self::Exit(_) => "vpn.exit",
             Self::Route(_) => "vpn.route",
             Self::Policy(_) => "vpn.policy",

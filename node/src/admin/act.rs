@@ -14,9 +14,9 @@ use super::frames::{ERROR_MAX, encode};
 use crate::chunks::{Store, StoreStatus};
 use crate::problem::with_causes;
 use crate::vpn::asked::{self, Question};
-use crate::vpn::control::VpnHandle;
 use crate::vpn::roles::keeper::Change;
 use crate::vpn::roles::rules;
+use crate::vpn::running::{Running, VpnPlace, unasked};
 
 /// A node at one moment: its store, and what it refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,23 +32,14 @@ pub(crate) struct NodeStatus {
 /// What was refused since the start, by its word.
 pub(crate) type Refusals = Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
 
-/// The private network, as far as there is one.
-#[derive(Debug, Clone)]
-pub(crate) enum VpnDesk {
-    /// None was asked for.
-    Off,
-    /// It did not start; why.
-    Failed(String),
-    /// It runs.
-    On(VpnHandle),
-}
-
 /// What can be asked.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) store: Store,
     pub(crate) refusals: Refusals,
-    pub(crate) vpn: VpnDesk,
+    pub(crate) vpn: VpnPlace,
+    /// What switches it; none where it was not asked for.
+    pub(crate) running: Option<Arc<Running>>,
 }
 
 /// Whether a file is a policy; its names are those of the document alone, so no network is needed.
@@ -90,10 +81,23 @@ impl Desk {
             Request::VpnExit { through } => (Question::Exit(through), 1),
             Request::VpnRoute { prefix, advertise } => (Question::Change(Change::Advertise(prefix, advertise)), 1),
             Request::VpnPolicyReload {} => (Question::Change(Change::Policy), 1),
+            Request::VpnUp {} => {
+                let done = match &self.running {
+                    Some(running) => running.switch_on().await,
+                    None => Err(unasked()),
+                };
+                return encode(done.map_or_else(Answer::Error, |()| Answer::Ok(Done {})));
+            }
+            Request::VpnDown {} => {
+                if let Some(running) = &self.running {
+                    running.down().await;
+                }
+                return encode(self.running.as_ref().map_or_else(|| Answer::Error(unasked()), |_| Answer::Ok(Done {})));
+            }
             Request::VpnPolicyCheck { file } => return encode(check_policy(&file).await),
         };
-        match self.vpn() {
-            Ok(vpn) => match asked::ask(vpn, question, count).await {
+        match self.vpn.find() {
+            Ok(vpn) => match asked::ask(&vpn, question, count).await {
                 Ok(told) => encode(Answer::Ok(told)),
                 Err(complaint) => encode(Answer::<()>::Error(complaint)),
             },
@@ -112,22 +116,6 @@ impl Desk {
                 let (why, next) =
                     ("the name is mistyped, or the node is of another release", "see shoald store status");
                 Answer::Error(Complaint::new(Code::NotFound, what, why, next))
-            }
-        }
-    }
-
-    fn vpn(&self) -> Result<&VpnHandle, Complaint> {
-        match &self.vpn {
-            VpnDesk::On(handle) => Ok(handle),
-            VpnDesk::Off => {
-                let what = "this node takes no part in a private network";
-                let next = "start it with `shoald run --vpn`";
-                Err(Complaint::new(Code::NoVpn, what, "it runs without --vpn", next))
-            }
-            VpnDesk::Failed(error) => {
-                let what = format!("the private network did not start: {error}");
-                let next = "see what shoald said when it started, and start it again";
-                Err(Complaint::new(Code::VpnFailed, what, "the system refused something it needs", next))
             }
         }
     }

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-pub(crate) use act::{Desk, NodeStatus, VpnDesk};
+pub(crate) use act::{Desk, NodeStatus};
 use frames::{PATIENCE, encode};
 
 /// Connections at a time; others wait in the queue of the system.
@@ -145,6 +145,7 @@ mod tests {
     use super::*;
     use crate::chunks::vfs_os::OsVfs;
     use crate::chunks::{Store, StoreConfig};
+    use crate::vpn::running::VpnPlace;
     use serde_json::Value;
     use shoal_protocol::local::{REQUEST_MAX, frame};
     use std::collections::BTreeMap;
@@ -157,7 +158,7 @@ mod tests {
     }
 
     fn desk(store: &Store) -> Desk {
-        Desk { store: store.clone(), refusals: Arc::new(BTreeMap::new), vpn: VpnDesk::Off }
+        Desk { store: store.clone(), refusals: Arc::new(BTreeMap::new), vpn: VpnPlace::default(), running: None }
     }
 
     /// What is answered to these bytes until the end of the connection.
@@ -212,7 +213,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let data = place.path().to_path_buf();
         let store = store(&data);
-        let failed = Desk { vpn: VpnDesk::Failed("no TUN".to_owned()), ..desk(&store) };
+        let failed = Desk { vpn: VpnPlace::failed("no TUN"), ..desk(&store) };
         let admin = Admin::start(&data, failed).unwrap();
         let answer = tokio::task::spawn_blocking(move || ask(&data, r#"{"vpn.stats":{}}"#)).await.unwrap();
         assert_eq!(answer["error"]["code"], "vpn-failed");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -29,6 +29,7 @@ use crate::chunks::{SpaceReservation, Store};
 use crate::clock;
 use crate::vouchers::VoucherLog;
 use crate::vpn::control::VpnHandle;
+use crate::vpn::running::VpnPlace;
 
 /// Shards received at a time: 32 buffers of at most 4 MiB.
 const BUFFERS: usize = 32;
@@ -121,7 +122,7 @@ pub(crate) struct Context {
     /// Where what is spent of vouchers is written down; none where nobody's vouchers count.
     voucher_log: Option<Arc<Mutex<VoucherLog>>>,
     /// The private network, once it runs.
-    vpn: OnceLock<VpnHandle>,
+    vpn: VpnPlace,
 }
 
 type KeyLocks = Vec<tokio::sync::Mutex<()>>;
@@ -148,11 +149,12 @@ pub(crate) struct Parts {
     pub(crate) voucher_log: Option<VoucherLog>,
     /// Where the node listens, without its id.
     pub(crate) addresses: Vec<String>,
+    pub(crate) vpn: VpnPlace,
 }
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, network, key, boot_epoch, domain, engine, voucher_log, addresses } = parts;
+        let Parts { store, network, key, boot_epoch, domain, engine, voucher_log, addresses, vpn } = parts;
         let record = own_record(&store, boot_epoch, domain.clone(), addresses.clone());
         let own_record = Signed::seal(&record, &key, &network);
         Self {
@@ -176,18 +178,12 @@ impl Context {
             record_locks: key_locks(),
             group_locks: key_locks(),
             voucher_log: voucher_log.map(|log| Arc::new(Mutex::new(log))),
-            vpn: OnceLock::new(),
+            vpn,
         }
     }
 
-    /// The private network runs; said once.
-    pub(crate) fn set_vpn(&self, vpn: VpnHandle) {
-        // A second one would be a second network, and there is none.
-        let _ = self.vpn.set(vpn);
-    }
-
-    /// The private network, if this node takes part.
-    pub(crate) fn vpn(&self) -> Option<&VpnHandle> {
+    /// The private network, if it runs.
+    pub(crate) fn vpn(&self) -> Option<VpnHandle> {
         self.vpn.get()
     }
 

@@ -30,6 +30,7 @@ use shoal_protocol::signed::Statement;
 use shoal_protocol::{NetworkId, NodeId, Signed, codec};
 use shoal_swarm::{SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::asked::{self, Begun, Pings, Question, ReplyTo};
 use super::neighbours::Words;
@@ -98,7 +99,8 @@ impl VpnHandle {
         self.events.is_closed()
     }
 
-    async fn tell_surely(&self, event: VpnEvent) {
+    /// As [`Self::tell`], and waits for room.
+    pub(crate) async fn tell_surely(&self, event: VpnEvent) {
         // The task is gone: then nobody needs to hear it.
         let _ = self.events.send(event).await;
     }
@@ -138,6 +140,8 @@ pub(crate) struct Control {
     /// The lane of a neighbour, by number.
     lanes: BTreeMap<NodeId, u64>,
     next_lane: u64,
+    /// Two of each lane; they hold the device, and end with this task.
+    lane_tasks: JoinSet<()>,
     address: Option<Ipv4Addr>,
     handshakes: usize,
     /// An address of this machine came or went.
@@ -154,6 +158,7 @@ impl Control {
             opening: BTreeSet::new(),
             lanes: BTreeMap::new(),
             next_lane: 0,
+            lane_tasks: JoinSet::new(),
             address: None,
             handshakes: 0,
             moved: false,
@@ -187,7 +192,6 @@ impl Control {
         mut self,
         mut events: mpsc::Receiver<VpnEvent>,
         mut reports: mpsc::Receiver<Report>,
-        mut tunnels: mpsc::Receiver<TunnelLane>,
         mut watch: Watch,
     ) {
         let mut tick = tokio::time::interval(TICK);
@@ -200,6 +204,8 @@ impl Control {
                         let refused: Vec<_> = self.parts.network.refused().collect();
                         let (drops, dropped) = (self.parts.plane.counters.drops(), self.parts.network.drops());
                         tracing::debug!(?drops, ?dropped, ?refused, "the private network ends");
+                        self.lane_tasks.shutdown().await;
+                        drop(self);
                         // Whoever asked may be gone.
                         let _ = done.send(());
                         return;
@@ -208,7 +214,6 @@ impl Control {
                     None => return,
                 },
                 Some(report) = reports.recv() => self.reported(report),
-                Some(lane) = tunnels.recv() => self.lane_opened(lane),
                 Some(change) = watch.next() => self.changed(&change),
                 _ = tick.tick() => self.tick(),
             }
@@ -342,6 +347,8 @@ impl Control {
 
     fn tick(&mut self) {
         self.handshakes = 0;
+        // Those that ended are forgotten.
+        while self.lane_tasks.try_join_next().is_some() {}
         if std::mem::take(&mut self.moved) {
             self.look_around();
         }

@@ -1,7 +1,8 @@
 //! The private network at work: what carries packets between the system, the engine and the swarm. It decides nothing
 //! about peers, routes or packets; that is `shoal_engine::mesh`.
 //!
-//! - [`config`]: what was asked for. [`start`]: from that to a running network, and to its end.
+//! - [`config`]: what was asked for. [`start`]: from that to a running network, and to its end;
+//!   [`running`] switches it while the node runs.
 //! - [`control`]: the one task that owns the control half and carries out what it wants.
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
 //! - [`problem`]: what a user is told when it does not start.
@@ -19,6 +20,7 @@ pub(crate) mod places;
 pub(crate) mod plane;
 pub(crate) mod problem;
 pub mod roles;
+pub(crate) mod running;
 pub(crate) mod start;
 pub mod system;
 mod views;

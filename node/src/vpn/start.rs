@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::session::handshake::Offer;
 use shoal_protocol::{BootEpoch, NetworkId, NodeId, Suite, UnixMillis, codec};
-use shoal_swarm::{SwarmHandle, TunnelLane};
+use shoal_swarm::SwarmHandle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -86,16 +86,14 @@ impl VpnError {
     }
 }
 
-/// What the node brings along.
-pub(crate) struct Host<'a> {
+/// What the node brings along, each time the network is switched on.
+pub(crate) struct Host {
     pub(crate) node: NodeId,
     pub(crate) key: SigningKey,
     pub(crate) network: NetworkId,
-    pub(crate) epoch: BootEpoch,
     pub(crate) members: Members,
-    pub(crate) data_dir: &'a Path,
+    pub(crate) data_dir: PathBuf,
     pub(crate) swarm: SwarmHandle,
-    pub(crate) tunnels: mpsc::Receiver<TunnelLane>,
     /// Where the swarm listens: its sockets there have no mark.
     pub(crate) ports: BTreeSet<Port>,
 }
@@ -126,7 +124,7 @@ impl Vpn {
     ///
     /// # Errors
     /// [`VpnError`]; nothing is left.
-    pub(crate) fn start(config: &VpnConfig, host: Host<'_>) -> Result<Self, VpnError> {
+    pub(crate) fn start(config: &VpnConfig, host: &Host, epoch: BootEpoch) -> Result<Self, VpnError> {
         let own = PeerHash::of(&host.node);
         let mut netlink = Netlink::open()?;
         let tun = match &config.tun_name {
@@ -143,7 +141,7 @@ impl Vpn {
         let now = clock::now();
         let saved = saved_claim(&claim_file);
         let full_frame = PATH_MTU - UDP_OVERHEAD;
-        let setup = setup(config, &host, endpoints, (saved, now.wall), offer(tun.as_ref()));
+        let setup = setup(config, host, (epoch, endpoints), (saved, now.wall), offer(tun.as_ref()));
         let mut rules = RuleBook::new(host.node, keeper::local(&mut netlink, &overlay)?);
         let compiled = rules.compile(&config.roles)?;
         let network = Network::new(setup, compiled, &mut Env { now, random: &mut clock::fill_random });
@@ -153,9 +151,9 @@ impl Vpn {
         let ipv6 = address::overlay(&host.network, &own);
         let interface = tun.as_ref().map(|tun| bring_up(tun, &mut netlink, config, ipv6)).transpose()?;
         let ifname = tun.as_ref().map(|tun| tun.facts().name.clone());
-        let device = tun.as_ref().map(|tun| device(tun, config, &host)).transpose()?;
+        let device = tun.as_ref().map(|tun| device(tun, config, host)).transpose()?;
         let system = device.as_ref().map(|device| Arc::clone(&device.system));
-        let keeper = Keeper::new(config.roles.clone(), rules, overlay, host.ports, device);
+        let keeper = Keeper::new(config.roles.clone(), rules, overlay, host.ports.clone(), device);
         let plane = Arc::new(Plane::new(plane::Parts {
             own,
             tun,
@@ -171,8 +169,8 @@ impl Vpn {
             network,
             id: host.network,
             plane: Arc::clone(&plane),
-            key: host.key,
-            swarm: host.swarm,
+            key: host.key.clone(),
+            swarm: host.swarm.clone(),
             netlink,
             interface,
             places,
@@ -189,7 +187,7 @@ impl Vpn {
             }
         };
         let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
-        let task = tokio::spawn(control.run(events, reports, host.tunnels, watch));
+        let task = tokio::spawn(control.run(events, reports, watch));
         Ok(Self { facts, handle, threads, task, system })
     }
 
@@ -214,15 +212,15 @@ impl Vpn {
 /// What the network is made of; without a claim of the run before this node is a member since `wall`.
 fn setup(
     config: &VpnConfig,
-    host: &Host<'_>,
-    endpoints: Vec<Endpoint>,
+    host: &Host,
+    (epoch, endpoints): (BootEpoch, Vec<Endpoint>),
     (saved, wall): (Option<Claim>, UnixMillis),
     offer: Offer,
 ) -> Setup {
     Setup {
         local: host.node,
         network: host.network,
-        epoch: host.epoch,
+        epoch,
         members: host.members.clone(),
         pool: config.pool,
         issued: saved.as_ref().map_or(wall, |claim| claim.issued),
@@ -238,9 +236,9 @@ fn setup(
 }
 
 /// The device, with the system around it as an earlier run of this directory did not leave it.
-fn device(tun: &Tun, config: &VpnConfig, host: &Host<'_>) -> Result<Device, SystemError> {
+fn device(tun: &Tun, config: &VpnConfig, host: &Host) -> Result<Device, SystemError> {
     let (name, index) = (tun.facts().name.clone(), tun.facts().index);
-    let system = System::open(host.data_dir, &host.network, index, config.roles.kill_switch)?;
+    let system = System::open(&host.data_dir, &host.network, index, config.roles.kill_switch)?;
     Ok(Device { name, index, system: Arc::new(Mutex::new(system)) })
 }
 

@@ -83,9 +83,9 @@ fn routes_are_added_changed_listed_and_removed() {
                 routes.push(route(to, link, table));
             }
             routes.push(route("10.3.0.0/16", Via::Unreachable, table));
+            routes.push(route("fd03::/16", Via::Unreachable, table));
             routes.push(route("10.4.0.0/16", Via::Throw, table));
             routes.push(route("fd04::/16", Via::Throw, table));
-            routes.push(route("fd03::/16", Via::Unreachable, table));
         }
         routes[1].mtu = NonZeroU32::new(1300);
         routes[4].mtu = NonZeroU32::new(1300);
@@ -108,7 +108,7 @@ fn routes_are_added_changed_listed_and_removed() {
         }
         assert_eq!(sorted(netlink.routes().unwrap()), sorted(routes.clone()));
 
-        assert_eq!(netlink.remove_table(51_820).unwrap(), 8);
+        assert_eq!(netlink.remove_table(51_820).unwrap(), 10);
         assert_eq!(netlink.remove_table(51_820).unwrap(), 0);
         routes.retain(|route| route.table != 51_820);
         assert_eq!(sorted(netlink.routes().unwrap()), sorted(routes.clone()));

@@ -91,6 +91,12 @@ pub enum Request {
     /// [`super::view::Stats`].
     #[serde(rename = "vpn.stats")]
     VpnStats {},
+    /// The private network is switched on; answered when it runs.
+    #[serde(rename = "vpn.up")]
+    VpnUp {},
+    /// The private network is switched off until it is switched on again; answered when all it made is undone.
+    #[serde(rename = "vpn.down")]
+    VpnDown {},
     /// Through whom the node reaches the internet from now on; answered when the system follows.
     #[serde(rename = "vpn.exit")]
     VpnExit {

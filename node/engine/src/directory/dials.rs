@@ -173,6 +173,14 @@ impl Dials {
         }
     }
 
+    /// What failed before may succeed now: everything that waits is due, and begins with the first wait again.
+    pub(crate) fn hurry(&mut self, uptime_ms: u64) {
+        for attempt in self.attempts.values_mut() {
+            attempt.failures = 0;
+            attempt.due_ms = attempt.due_ms.min(uptime_ms);
+        }
+    }
+
     pub(crate) fn around(&mut self, milliseconds: u64) -> u64 {
         self.jitter.around(milliseconds)
     }
@@ -225,6 +233,9 @@ mod tests {
         while dials.due(&table(), |_| false, now).is_empty() {
             now += 50;
         }
+        dials.failed(&target, now);
+        dials.hurry(now);
+        assert_eq!(dials.due(&table(), |_| false, now).len(), 1, "another network is tried at once");
         dials.succeeded(&target, node, now);
         assert!(dials.due(&table(), |peer| *peer == node, now).is_empty(), "connected is not dialled");
         dials.lost(node, STEADY_MS, now);

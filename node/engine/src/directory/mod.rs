@@ -128,6 +128,12 @@ impl Directory {
         }
     }
 
+    /// This machine has another network than before, or was asleep: whom it lost is dialled at once.
+    pub fn network_changed(&mut self, now: Now) {
+        self.dials.hurry(now.uptime_ms);
+        self.handle_timeout(now);
+    }
+
     /// Exactly these peers are connected: for when single events were lost.
     pub fn reconcile(&mut self, connected: &[NodeId], now: Now) {
         let gone: Vec<NodeId> = self.links.keys().filter(|node| !connected.contains(node)).copied().collect();

@@ -38,8 +38,8 @@ impl Control {
         plane.ensure_link(node);
         self.set_lane(node, Some(queue));
         let handle = self.parts.handle.clone();
-        tokio::spawn(writing);
-        tokio::spawn(async move {
+        self.lane_tasks.spawn(writing);
+        self.lane_tasks.spawn(async move {
             let (mut frames, mut sink) = (FrameBuffer::default(), Sink::default());
             let via = Some(PeerHash::of(&node));
             'lane: while reader.read(&mut frames).await.is_ok() {

@@ -17,9 +17,8 @@ use shoal_tests::space::Space;
 use shoal_tests::traffic::{echo, transfer};
 use tempfile::TempDir;
 
-use super::{DEVICE, OPEN, SHOALD, is_possible, reached, until};
+use super::{DEVICE, OPEN, SHOAL, SHOALD, is_possible, reached, until};
 
-const SHOAL: &str = env!("CARGO_BIN_EXE_test-shoal");
 /// The public host.
 const PUBLIC: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
 /// The host behind the router.

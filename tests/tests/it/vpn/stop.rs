@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use shoal_tests::budget::say;
 use shoal_tests::member::Member;
+use shoal_tests::process::Shoal;
 
-use super::{DEVICE, OPEN, Pair, SHOALD, is_possible, reached, until};
+use super::{DEVICE, OPEN, Pair, SHOAL, SHOALD, is_possible, reached, until};
 
 /// Within so long a node is gone.
 const GONE: Duration = Duration::from_secs(2);
@@ -41,4 +42,33 @@ fn a_stopped_node_leaves_nothing_and_comes_back_with_its_address() {
         say(&format!("vpn: device gone {took:?} after SIGKILL"));
     }
     assert!(pair.right.nft("list ruleset").unwrap().is_empty());
+}
+
+#[test]
+fn a_network_that_is_switched_off_leaves_nothing_and_comes_back_while_the_node_runs() {
+    if !is_possible("a_network_that_is_switched_off_leaves_nothing_and_comes_back_while_the_node_runs") {
+        return;
+    }
+    let mut pair = Pair::new(&[]);
+    let data = pair.room.path().join("b");
+    let said = |word: &str| {
+        let output =
+            Shoal::new(SHOAL, &data.join("home")).run(&["vpn", "--node", data.to_str().unwrap(), word]).unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for _ in 0..2 {
+        assert_eq!(said("down"), (Some(0), String::new()));
+        let tables = pair.right.tables().unwrap();
+        assert!(!tables.contains(DEVICE) && !tables.contains("100.64.0.0"), "{tables}");
+        assert!(!pair.left.ping(pair.b.v4.into(), 56).unwrap());
+        let (code, errors) = said("peers");
+        assert!(code == Some(10) && errors.contains("shoal vpn up"), "{errors}");
+        assert_eq!(said("up"), (Some(0), String::new()));
+        assert_eq!(said("up"), (Some(0), String::new()), "it goes on");
+        let again = reached(&pair.left, pair.b.v4.into(), Duration::from_secs(30));
+        say(&format!("vpn: reached {again:?} after it was switched on"));
+    }
+    assert_eq!((said("down").0, said("down").0), (Some(0), Some(0)));
+    // The node itself ran on all the while.
+    assert!(pair.b.node.terminate().unwrap() < GONE);
 }

@@ -28,6 +28,8 @@ pub(crate) async fn run(common: &Common, args: VpnArgs) -> Result<Outcome, Probl
         VpnCommand::Why(args) => shown::<view::Why>(&node, Request::VpnWhy { peer: args.peer }, tables::why).await,
         VpnCommand::Stats => shown::<view::Stats>(&node, Request::VpnStats {}, tables::stats).await,
         VpnCommand::Ping(args) => ping::run(common, &node, args).await,
+        VpnCommand::Up => done(&node, Request::VpnUp {}).await,
+        VpnCommand::Down => done(&node, Request::VpnDown {}).await,
         VpnCommand::Exit(ExitCommand::Use { through }) => done(&node, Request::VpnExit { through }).await,
         VpnCommand::Route(command) => {
             let (prefix, advertise) = match command {

@@ -29,10 +29,16 @@ impl Network {
         if is_lane_missing {
             self.want_lane(PeerHash::of(&node));
         }
-        if let Some(hello) = self.hello() {
-            self.tell(node, hello);
-        }
+        self.greet(node);
         self.settle(env);
+    }
+
+    fn greet(&mut self, node: NodeId) {
+        let Some(hello) = self.hello() else { return };
+        if let Some(state) = self.peers.get_mut(&PeerHash::of(&node)) {
+            state.is_greeted = true;
+        }
+        self.tell(node, hello);
     }
 
     /// There is none any more.
@@ -40,7 +46,7 @@ impl Network {
         let peer = PeerHash::of(&node);
         let Some(state) = self.peers.get_mut(&peer) else { return };
         state.standing = Standing::Distant;
-        state.has_lane = false;
+        (state.has_lane, state.is_greeted) = (false, false);
         state.set_carrier(Carrier::Lanes, false, env.now);
         self.flood.handle_link_lost(node, env.now);
         self.drain_path(peer, env);
@@ -119,10 +125,15 @@ impl Network {
         let before = std::mem::replace(&mut state.standing, Standing::Neighbour(hello.epoch));
         let has_lane = state.has_lane;
         let restarted = state.epoch.replace(hello.epoch).is_some_and(|known| known != hello.epoch);
+        let is_greeted = state.is_greeted && !restarted;
         if !self.learn_key(from, &hello.key, Some(from), env) {
             return;
         }
         let peer = PeerHash::of(&from);
+        if !is_greeted {
+            // It takes part anew on a connection that stayed: nobody else tells it of this node.
+            self.greet(from);
+        }
         if restarted {
             // Its keys went with the run before: what is sealed with them is lost until somebody notices.
             self.with_sessions(peer, env, |sessions, cx| sessions.close(CloseReason::Stopping, cx));
@@ -168,10 +179,9 @@ impl Network {
 
     /// Says hello again to everybody there is a connection to.
     pub(super) fn greet_all(&mut self) {
-        let Some(hello) = self.hello() else { return };
         let connected = self.peers.values().filter(|peer| peer.standing != Standing::Distant);
         let nodes: Vec<NodeId> = connected.map(|peer| peer.node).collect();
-        nodes.into_iter().for_each(|node| self.tell(node, hello.clone()));
+        nodes.into_iter().for_each(|node| self.greet(node));
     }
 
     /// Stops taking part: a word to every neighbour and the end of every session.

@@ -28,6 +28,8 @@ pub(super) struct Peer {
     pub(super) epoch: Option<BootEpoch>,
     /// A tunnel lane is open.
     pub(super) has_lane: bool,
+    /// Whether it was told this node's hello on the connection there is, in the run it is in.
+    pub(super) is_greeted: bool,
     /// There once its mesh key is known.
     pub(super) sessions: Option<Sessions>,
     pub(super) path: PathAgent,
@@ -44,6 +46,7 @@ impl Peer {
             standing,
             epoch: None,
             has_lane: false,
+            is_greeted: false,
             sessions: None,
             path: PathAgent::new(full_frame),
             carriers: BTreeSet::new(),

@@ -452,6 +452,14 @@ fn a_restarted_neighbour_is_heard_again() {
     world.run(1_000);
     assert!(world.reach(0, 1, 200).is_some());
     world.disconnect(0, 1);
+    begin_anew(&mut world);
+    world.connect(0, 1);
+    // Neither side waits until the silence of the former keys is noticed.
+    assert!(world.reach(0, 1, 500).is_some() && world.reach(1, 0, 500).is_some());
+}
+
+/// Another run of node 1, which knows nothing.
+fn begin_anew(world: &mut World) {
     let mut fresh = World::new(2, Carriers::Auto, &Members::Everybody);
     let mut node = fresh.nodes.remove(1);
     node.network = {
@@ -464,9 +472,22 @@ fn a_restarted_neighbour_is_heard_again() {
     };
     world.nodes[1] = node;
     world.drain(1);
-    world.connect(0, 1);
-    // Neither side waits until the silence of the former keys is noticed.
-    assert!(world.reach(0, 1, 500).is_some() && world.reach(1, 0, 500).is_some());
+}
+
+#[test]
+fn a_neighbour_that_takes_part_anew_on_the_same_connection_is_greeted_too() {
+    for wait_ms in [0, 60_000] {
+        let mut world = World::new(2, Carriers::Auto, &Members::Everybody);
+        world.connect(0, 1);
+        world.run(1_000);
+        world.event(1, Network::leave);
+        world.run(100 + wait_ms);
+        begin_anew(&mut world);
+        // Only the side that begins anew is told of the connection again.
+        let one = id(0);
+        world.event(1, |network, env| network.handle_connected(one, env));
+        assert!(world.reach(0, 1, 1_500).is_some() && world.reach(1, 0, 500).is_some(), "after {wait_ms} ms");
+    }
 }
 
 #[test]
