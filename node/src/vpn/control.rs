@@ -313,6 +313,8 @@ impl Control {
                 self.event(|network, env| network.handle_traffic(index, traffic, env));
             }
         }
+        let relayed: Vec<PeerHash> = self.parts.plane.relay().take_destinations().collect();
+        self.event(|network, env| network.handle_relayed(relayed, env));
         self.event(Network::handle_timeout);
     }
 

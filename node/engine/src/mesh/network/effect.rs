@@ -146,6 +146,27 @@ pub enum PlaneCommand {
         /// The word.
         control: Control,
     },
+    /// Seal this word with this session and send it over others, by this neighbour, whatever the routes say. It is counted
+    /// under [`PathId::ROUTED`].
+    RoutedControl {
+        /// To whom.
+        peer: PeerHash,
+        /// Which session; none for the one in use.
+        index: Option<SessionIndex>,
+        /// The neighbour.
+        hop: PeerHash,
+        /// The word.
+        control: Control,
+    },
+    /// Send a handshake message as it is over others, by this neighbour.
+    RoutedHandshake {
+        /// To whom.
+        peer: PeerHash,
+        /// The neighbour.
+        hop: PeerHash,
+        /// The message.
+        bytes: Vec<u8>,
+    },
     /// Send as this says from now on.
     Choose {
         /// To whom.
