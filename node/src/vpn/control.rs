@@ -31,6 +31,7 @@ use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 
 use super::asked::{self, Begun, Pings, Question, ReplyTo};
+use super::key_epoch::KeyEpochFile;
 use super::neighbours::{Words, open_lane};
 use super::places::Places;
 use super::plane::inbound::Sink;
@@ -120,6 +121,7 @@ pub(crate) struct Parts {
     /// Which addresses of this machine others may send datagrams to.
     pub(crate) places: Places,
     pub(crate) claim_file: PathBuf,
+    pub(crate) key_epoch: KeyEpochFile,
     pub(crate) handle: VpnHandle,
 }
 
@@ -336,6 +338,7 @@ impl Control {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(&unsigned),
                 NetworkEffect::SaveClaim(claim) => self.save(&claim),
+                NetworkEffect::SaveKeyEpoch(epoch) => self.save_key_epoch(epoch),
                 NetworkEffect::OwnAddress(address) => self.set_address(address),
                 NetworkEffect::Publish => self.parts.plane.publish(self.parts.network.tables()),
                 NetworkEffect::Plane(command) => self.parts.plane.obey(command, &mut self.out),
@@ -376,6 +379,13 @@ impl Control {
     fn save(&self, claim: &Claim) {
         if let Err(error) = write_private(&self.parts.claim_file, &codec::encode(claim)) {
             tracing::warn!(%error, file = %self.parts.claim_file.display(), "the claim of the own address is not kept");
+        }
+    }
+
+    /// An epoch that is not kept matters only where the clock is set back, and others tell of it then.
+    fn save_key_epoch(&self, epoch: u64) {
+        if let Err(error) = self.parts.key_epoch.save(epoch) {
+            tracing::warn!(%error, "the epoch of the mesh key is not kept");
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::config::VpnConfig;
+use super::key_epoch::KeyEpochFile;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
@@ -125,6 +126,7 @@ impl Vpn {
         let claim_file = host.data_dir.join(CLAIM_FILE);
         let now = clock::now();
         let saved = saved_claim(&claim_file);
+        let key_epoch = KeyEpochFile::new(host.data_dir);
         let full_frame = PATH_MTU - UDP_OVERHEAD;
         let setup = Setup {
             local: host.node,
@@ -134,6 +136,7 @@ impl Vpn {
             pool: config.pool,
             issued: saved.as_ref().map_or(now.wall, |claim| claim.issued),
             saved,
+            key_epoch: key_epoch.load(),
             offer: offer(tun.as_ref()),
             full_frame,
             advertised: Vec::new(),
@@ -170,6 +173,7 @@ impl Vpn {
             interface,
             places,
             claim_file,
+            key_epoch,
             handle: handle.clone(),
         });
         control.prepare();

@@ -40,6 +40,8 @@ pub(crate) struct Liar {
     told: BTreeMap<usize, BTreeMap<Prefix, (Signed, Told)>>,
     reach: BTreeMap<usize, Reach>,
     messages: u64,
+    /// What was verified already.
+    verified: Verified,
     /// Frames to be sent once more.
     kept: Vec<(PeerHash, Vec<u8>)>,
 }
@@ -57,6 +59,7 @@ impl Liar {
             told: BTreeMap::new(),
             reach: BTreeMap::new(),
             messages: 0,
+            verified: BTreeMap::new(),
             kept: Vec::new(),
         }
     }
@@ -65,8 +68,8 @@ impl Liar {
     pub(super) fn listen(&mut self, message: &MeshMessage) {
         let MeshMessage::Routes(routes) = message else { return };
         for update in &routes.updates {
-            let Ok(word) = update.origin.verify::<Origin>(&network()) else { continue };
-            let known = self.words.entry(word.prefix).or_insert_with(|| (update.origin.clone(), update.origin.clone()));
+            let (prefix, ..) = read(&mut self.verified, &update.origin);
+            let known = self.words.entry(prefix).or_insert_with(|| (update.origin.clone(), update.origin.clone()));
             known.1 = update.origin.clone();
         }
     }
@@ -82,7 +85,7 @@ impl Liar {
             told.remove(prefix);
         }
         for update in &message.updates {
-            let (prefix, entry) = entry(&update.origin, update.metric, update.max_frame);
+            let (prefix, entry) = entry(&mut self.verified, &update.origin, update.metric, update.max_frame);
             told.insert(prefix, entry);
         }
         let Some(vice) = self.vice else { return };
@@ -101,7 +104,7 @@ impl Liar {
             _ => {
                 let old = vice == Vice::OldWords;
                 for (first, last) in self.words.values() {
-                    let (prefix, entry) = entry(if old { first } else { last }, 1, FRAME_MAX);
+                    let (prefix, entry) = entry(&mut self.verified, if old { first } else { last }, 1, FRAME_MAX);
                     told.insert(prefix, entry);
                 }
             }
@@ -118,11 +121,20 @@ impl Liar {
     }
 }
 
-fn entry(word: &Signed, metric: u32, max_frame: u32) -> (Prefix, (Signed, Told)) {
-    let origin = word.verify::<Origin>(&network()).unwrap();
-    let router = Router { node: NodeId::from(*origin.signer()), epoch: origin.epoch };
-    let told = Told { router, seqno: origin.seqno, metric, max_frame, relayed: false };
-    (origin.prefix, (word.clone(), told))
+type Verified = BTreeMap<Vec<u8>, (Prefix, Router, u32)>;
+
+/// What an origin's word says, which is verified once.
+fn read(verified: &mut Verified, word: &Signed) -> (Prefix, Router, u32) {
+    *verified.entry(word.to_bytes()).or_insert_with(|| {
+        let origin = word.verify::<Origin>(&network()).unwrap();
+        let router = Router { node: NodeId::from(*origin.signer()), epoch: origin.epoch };
+        (origin.prefix, router, origin.seqno)
+    })
+}
+
+fn entry(verified: &mut Verified, word: &Signed, metric: u32, max_frame: u32) -> (Prefix, (Signed, Told)) {
+    let (prefix, router, seqno) = read(verified, word);
+    (prefix, (word.clone(), Told { router, seqno, metric, max_frame, relayed: false }))
 }
 
 impl World {

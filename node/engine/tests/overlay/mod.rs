@@ -8,7 +8,7 @@ pub(crate) mod liar;
 mod plane;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -22,6 +22,7 @@ use shoal_engine::mesh::routing::Snapshot;
 use shoal_engine::mesh::routing::snapshot::Lookup;
 use shoal_engine::mesh::session::{RxHalf, TxHalf};
 use shoal_engine::path::{Carrier, Ways};
+use shoal_protocol::control::Request;
 use shoal_protocol::mesh::address::Pool;
 use shoal_protocol::mesh::message::MeshMessage;
 use shoal_protocol::mesh::offloads::Offloads;
@@ -60,7 +61,7 @@ pub(crate) struct Node {
     using: BTreeMap<PeerHash, SessionIndex>,
     ways: BTreeMap<PeerHash, Ways>,
     relay: Relay,
-    routes: Snapshot,
+    routes: Arc<Snapshot>,
     /// What it sent and heard since the engine was told.
     sent: BTreeSet<(PeerHash, Carrier)>,
     heard: BTreeSet<(PeerHash, Carrier)>,
@@ -93,7 +94,7 @@ pub(crate) struct Counts {
     pub(crate) tried: u64,
     /// The most honest relays in a row of one frame.
     pub(crate) longest: usize,
-    /// Frames and bytes of every wire, control lane left out.
+    /// Frames on lanes.
     pub(crate) frames: u64,
 }
 
@@ -104,6 +105,12 @@ pub(crate) struct World {
     pub(crate) now_ms: u64,
     pub(crate) counts: Counts,
     pub(crate) arrivals: Vec<Arrival>,
+    /// Where frames ended that did not arrive: destination, node, why; and how many.
+    pub(crate) lost: BTreeMap<(usize, usize, &'static str), u64>,
+    /// Whether every change of routes is looked at for loops; it costs a look at all pairs.
+    pub(crate) is_watched: bool,
+    /// Messages and bytes of control words, by who says them to whom; none are counted unless there is a place for them.
+    pub(crate) words: Option<BTreeMap<(usize, usize), (u64, u64)>>,
     seen: BTreeSet<u64>,
     serial: u64,
     order: u64,
@@ -128,6 +135,9 @@ impl World {
             now_ms: 0,
             counts: Counts::default(),
             arrivals: Vec::new(),
+            lost: BTreeMap::new(),
+            is_watched: true,
+            words: None,
             seen: BTreeSet::new(),
             serial: 0,
             order: 0,
@@ -167,6 +177,7 @@ impl World {
             pool: Pool::default(),
             issued: UnixMillis(WALL - 1000),
             saved: None,
+            key_epoch: 0,
             offer: Offer { offloads: Offloads::ALL, max_frame: 65_535 },
             full_frame: 1400,
             advertised: vec![],
@@ -178,7 +189,7 @@ impl World {
         let chance = &mut self.chance;
         let random = &mut |out: &mut [u8]| out.iter_mut().for_each(|byte| *byte = chance.below(256) as u8);
         let network = Network::new(setup, Arc::clone(rules), &mut Env { now, random });
-        let routes = network.tables().routes;
+        let routes = Arc::new(network.tables().routes);
         Node {
             network,
             signer,
@@ -313,7 +324,10 @@ impl World {
                 NetworkEffect::Sign(unsigned) => self.sign(at, &unsigned),
                 NetworkEffect::Plane(command) => self.obey(at, command),
                 NetworkEffect::Publish => self.publish(at),
-                NetworkEffect::CloseLane(_) | NetworkEffect::SaveClaim(_) | NetworkEffect::OwnAddress(_) => {}
+                NetworkEffect::CloseLane(_)
+                | NetworkEffect::SaveKeyEpoch(_)
+                | NetworkEffect::SaveClaim(_)
+                | NetworkEffect::OwnAddress(_) => {}
             }
         }
     }
@@ -322,6 +336,11 @@ impl World {
         let Some(delay) = self.wires.get(&pair(from, to)).copied() else { return };
         if let (Some(liar), MeshMessage::Routes(routes)) = (&mut self.nodes[from].liar, message.as_mut()) {
             liar.rewrite(to, routes);
+        }
+        if let Some(words) = &mut self.words {
+            let count = words.entry((from, to)).or_default();
+            count.0 += 1;
+            count.1 += Request::Mesh(message.clone()).to_bytes().len() as u64;
         }
         self.push(delay, Event::Message { from, to, message });
     }
@@ -346,8 +365,8 @@ impl World {
 
     /// New routes count; and no packet goes round among honest nodes because of them.
     fn publish(&mut self, at: usize) {
-        self.nodes[at].routes = self.nodes[at].network.tables().routes;
-        if self.is_liar(at) {
+        self.nodes[at].routes = Arc::new(self.nodes[at].network.tables().routes);
+        if self.is_liar(at) || !self.is_watched {
             return;
         }
         for destination in 0..self.nodes.len() {
@@ -367,26 +386,5 @@ impl World {
         let slot = usize::try_from(self.order).unwrap();
         self.waiting.insert(slot, event);
         self.queue.push(Reverse((self.now_ms + delay_ms, self.order, slot)));
-    }
-}
-impl World {
-    pub(crate) fn explain(&self, from: usize, to: usize) {
-        let (mut seen, mut open) = (BTreeSet::from([from]), VecDeque::from([from]));
-        println!("from {from} to {to}, silent: {:?}", self.view(from, to).reach);
-        while let Some(at) = open.pop_front() {
-            let hops = self.hops(at, to);
-            println!("  {at}{} -> {hops:?}", if self.is_liar(at) { "*" } else { "" });
-            if at == to { continue }
-            let prefix = shoal_protocol::mesh::address::host_prefix(&network(), &self.nodes[to].id);
-            let neigh: Vec<usize> = (0..self.nodes.len()).filter(|n| self.is_wired(at, *n)).collect();
-            println!("     neighbours {neigh:?}");
-            for row in self.nodes[at].network.routes(self.now()) {
-                if row.prefix == prefix && (row.hops.len() == 1 || row.state != shoal_engine::mesh::routing::RouteState::Used) {
-                    println!("     via {} metric {} {:?}", self.ids[&row.hops[0]], row.metric, row.state);
-                }
-            }
-            if self.is_liar(at) { continue; }
-            for hop in hops { if seen.insert(hop) { open.push_back(hop); } }
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! The packet halves of a world: frames sealed, relayed and opened as the program does, every frame with its trail. It
 //! checks what arrives and asks no engine anything.
 
+use std::sync::Arc;
+
 use shoal_engine::mesh::network::{Network, PlaneCommand};
 use shoal_engine::mesh::qos::bucket::Rate;
 use shoal_engine::mesh::relay::{RelayDrop, RelayStep};
@@ -245,9 +247,10 @@ impl World {
         let is_own = RelayHeader::parse(&bytes).is_ok_and(|header| header.destination == own);
         if self.is_liar(at) && !is_own {
             self.pry(at, &bytes);
+            self.lose(at, &bytes, "liar");
             return self.misuse(at, previous, bytes);
         }
-        let routes = self.nodes[at].routes.clone();
+        let routes = Arc::clone(&self.nodes[at].routes);
         let route = |destination: &PeerHash, label: u16| match routes.lookup_peer(destination, u64::from(label)) {
             Lookup::To { hop, .. } => Some(hop.peer),
             Lookup::Local | Lookup::Unreachable(_) => None,
@@ -264,9 +267,23 @@ impl World {
                 assert!(trail.len() < usize::from(HOP_LIMIT), "seed {}: beyond its limit: {trail:?}", self.seed);
                 self.send_relayed(at, next, &bytes, trail);
             }
-            Err(RelayDrop::HopLimit) => self.counts.hop_limit += 1,
-            Err(_) => {}
+            Err(reason) => {
+                self.counts.hop_limit += u64::from(reason == RelayDrop::HopLimit);
+                let why = match reason {
+                    RelayDrop::HopLimit => "hop limit",
+                    RelayDrop::NoRoute => "no route",
+                    RelayDrop::Back => "back",
+                    _ => "other",
+                };
+                self.lose(at, &bytes, why);
+            }
         }
+    }
+
+    fn lose(&mut self, at: usize, relayed: &[u8], why: &'static str) {
+        let Ok(header) = RelayHeader::parse(relayed) else { return };
+        let to = self.hashes[&header.destination];
+        *self.lost.entry((to, at, why)).or_default() += 1;
     }
 
     /// Somebody who should not tries to read a frame.

@@ -83,7 +83,7 @@ impl Network {
     /// Nobody is known. `policy` holds the rules that count.
     #[must_use]
     pub fn new(setup: Setup, policy: Arc<policy::Snapshot>, env: &mut Env<'_>) -> Self {
-        let key = statements::fresh_key(&setup, 0, env);
+        let key = statements::fresh_key(&setup, setup.key_epoch, env);
         let claims =
             Claims::new(setup.local, setup.network, setup.pool, setup.issued, setup.saved.clone(), env.now.wall);
         let mut network = Self {
@@ -107,7 +107,7 @@ impl Network {
             key,
             setup,
         };
-        network.push(NetworkEffect::Sign(Unsigned::Key(network.key.record().clone())));
+        network.sign_key();
         let advertised: Vec<Prefix> = network.setup.advertised.clone();
         for prefix in advertised {
             network.routing.announce(prefix, env.now);

@@ -22,7 +22,7 @@ pub const LEFT_PENALTY: u32 = 1 << 21;
 /// What it costs more while it answers again, but has not done so for long: one link of the greatest cost.
 pub const PROVING_PENALTY: u32 = 1 << 16;
 /// Answers in a row after which it costs nothing more; doubled each time it is left again.
-pub const PROOFS: u8 = 3;
+pub const PROOFS: u8 = 6;
 /// Most times that is doubled: 48 answers, most of a minute.
 const STRIKES_MAX: u8 = 4;
 /// It is left after so long without a session, milliseconds: that is two or three handshakes.
