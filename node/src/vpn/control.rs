@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::asked::{self, Begun, Pings, Question, ReplyTo};
+use super::key_epoch::KeyEpochFile;
 use super::neighbours::Words;
 use super::places::Places;
 use super::plane::send::Outlet;
@@ -126,6 +127,7 @@ pub(crate) struct Parts {
     /// Which addresses of this machine others may send datagrams to.
     pub(crate) places: Places,
     pub(crate) claim_file: PathBuf,
+    pub(crate) key_epoch: KeyEpochFile,
     pub(crate) handle: VpnHandle,
     /// The roles of this node.
     pub(crate) keeper: Keeper,
@@ -366,6 +368,8 @@ impl Control {
                 self.event(|network, env| network.handle_traffic(index, traffic, env));
             }
         }
+        let relayed: Vec<PeerHash> = self.parts.plane.relay().take_destinations().collect();
+        self.event(|network, env| network.handle_relayed(relayed, env));
         self.event(Network::handle_timeout);
         self.follow();
     }
@@ -388,6 +392,7 @@ impl Control {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(&unsigned),
                 NetworkEffect::SaveClaim(claim) => self.save(&claim),
+                NetworkEffect::SaveKeyEpoch(epoch) => self.save_key_epoch(epoch),
                 NetworkEffect::OwnAddress(address) => {
                     self.set_address(address);
                     self.parts.keeper.note();
@@ -434,6 +439,13 @@ impl Control {
     fn save(&self, claim: &Claim) {
         if let Err(error) = write_private(&self.parts.claim_file, &codec::encode(claim)) {
             tracing::warn!(%error, file = %self.parts.claim_file.display(), "the claim of the own address is not kept");
+        }
+    }
+
+    /// An epoch that is not kept matters only where the clock is set back, and others tell of it then.
+    fn save_key_epoch(&self, epoch: u64) {
+        if let Err(error) = self.parts.key_epoch.save(epoch) {
+            tracing::warn!(%error, "the epoch of the mesh key is not kept");
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`config`]: what was asked for. [`start`]: from that to a running network, and to its end;
 //!   [`running`] switches it while the node runs.
 //! - [`control`]: the one task that owns the control half and carries out what it wants.
+//! - `key_epoch`: the number that keeps a clock that was set back from mattering.
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
 //! - [`problem`]: what a user is told when it does not start.
 //! - [`places`]: where others may send datagrams.
@@ -15,6 +16,7 @@
 pub(crate) mod asked;
 pub(crate) mod config;
 pub(crate) mod control;
+mod key_epoch;
 mod neighbours;
 pub(crate) mod places;
 pub(crate) mod plane;

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::key_epoch::KeyEpochFile;
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};
@@ -140,8 +141,9 @@ impl Vpn {
         let claim_file = host.data_dir.join(CLAIM_FILE);
         let now = clock::now();
         let saved = saved_claim(&claim_file);
+        let key_epoch = KeyEpochFile::new(&host.data_dir);
         let full_frame = PATH_MTU - UDP_OVERHEAD;
-        let setup = setup(config, host, (epoch, endpoints), (saved, now.wall), offer(tun.as_ref()));
+        let setup = setup(config, host, (epoch, endpoints), (saved, now.wall, key_epoch.load()), offer(tun.as_ref()));
         let mut rules = RuleBook::new(host.node, keeper::local(&mut netlink, &overlay)?);
         let compiled = rules.compile(&config.roles)?;
         let network = Network::new(setup, compiled, &mut Env { now, random: &mut clock::fill_random });
@@ -175,6 +177,7 @@ impl Vpn {
             interface,
             places,
             claim_file,
+            key_epoch,
             handle: handle.clone(),
             keeper,
         });
@@ -214,7 +217,7 @@ fn setup(
     config: &VpnConfig,
     host: &Host,
     (epoch, endpoints): (BootEpoch, Vec<Endpoint>),
-    (saved, wall): (Option<Claim>, UnixMillis),
+    (saved, wall, key_epoch): (Option<Claim>, UnixMillis, u64),
     offer: Offer,
 ) -> Setup {
     Setup {
@@ -225,6 +228,7 @@ fn setup(
         pool: config.pool,
         issued: saved.as_ref().map_or(wall, |claim| claim.issued),
         saved,
+        key_epoch,
         offer,
         full_frame: PATH_MTU - UDP_OVERHEAD,
         advertised: config.roles.announced(),

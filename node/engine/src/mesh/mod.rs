@@ -11,6 +11,7 @@
 //! - [`flow`]: hashes of flows, and which of them were allowed, so that replies are.
 //! - [`qos`]: whose turn it is on a link.
 //! - [`relay`]: what becomes of a frame for somebody else.
+//! - [`watch`]: whether frames arrive, asked end to end.
 
 pub mod claims;
 pub mod flood;
@@ -22,3 +23,4 @@ pub mod qos;
 pub mod relay;
 pub mod routing;
 pub mod session;
+pub mod watch;

@@ -12,6 +12,9 @@ use super::qos::{Bucket, Rate};
 /// Neighbours whose frames are relayed: as many as links are kept track of.
 pub const HOPS_MAX: usize = crate::directory::LINKS_MAX;
 
+/// Destinations that are noted between two looks; one whose place is taken is noted after the next.
+pub const NOTED_MAX: usize = 64;
+
 /// Why a frame goes no further. One word each for metric and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum RelayDrop {
@@ -88,13 +91,15 @@ pub struct Relay {
     hops: BTreeMap<PeerHash, Hop>,
     /// Frames of neighbours that have no account.
     not_granted: u64,
+    /// Where frames went over a further neighbour, by a byte of the hash.
+    noted: [Option<PeerHash>; NOTED_MAX],
 }
 
 impl Relay {
     /// Relays for nobody yet.
     #[must_use]
     pub const fn new(own: PeerHash) -> Self {
-        Self { own, hops: BTreeMap::new(), not_granted: 0 }
+        Self { own, hops: BTreeMap::new(), not_granted: 0, noted: [None; NOTED_MAX] }
     }
 
     /// Lets a neighbour relay at this rate; what it used so far stays counted. Says whether there was room.
@@ -125,6 +130,12 @@ impl Relay {
     #[must_use]
     pub const fn not_granted(&self) -> u64 {
         self.not_granted
+    }
+
+    /// The destinations of frames that went on since this was last asked, those left out to whom they were handed
+    /// themselves: whether they arrive is to be asked.
+    pub fn take_destinations(&mut self) -> impl Iterator<Item = PeerHash> + use<> {
+        core::mem::replace(&mut self.noted, [None; NOTED_MAX]).into_iter().flatten()
     }
 
     /// Takes a frame, header in front, that `previous` brought over its own session. `route` names the next hop to a
@@ -183,6 +194,12 @@ impl Relay {
         hop.bucket.take(frame.len(), now_us).map_err(|_| RelayDrop::Rate)?;
         let limit = frame.get_mut(RelayHeader::HOP_LIMIT_AT).ok_or(RelayDrop::Header)?;
         *limit = header.hop_limit;
+        let [.., last] = *header.destination.as_bytes();
+        if next != header.destination
+            && let Some(place) = self.noted.get_mut(usize::from(last) % NOTED_MAX)
+        {
+            place.get_or_insert(header.destination);
+        }
         Ok(RelayStep::Forward { next, header })
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
 //! - [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
+//! - [`detour`]: a word by a neighbour that the routes would not take.
 //! - [`queue`]: whose turn it is where a link is full.
 //! - [`inbound`]: a frame to a packet, to the next hop, or to the control half.
 //! - [`threads`]: who calls them. [`counters`]: what was passed and what was not.
@@ -12,6 +13,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod counters;
+mod detour;
 pub(crate) mod inbound;
 pub(crate) mod lane;
 pub(crate) mod link;
@@ -236,6 +238,10 @@ impl Plane {
                     self.send_control(&link, index, (on, path), &control, out);
                 }
             }
+            PlaneCommand::RoutedControl { peer, index, hop, control } => {
+                self.send_control_by(peer, index, hop, &control, out);
+            }
+            PlaneCommand::RoutedHandshake { peer, hop, bytes } => self.send_by(peer, hop, &bytes, out),
             PlaneCommand::Choose { peer, choice } => {
                 if let Some(link) = self.link(&peer) {
                     self.change_ways(&link, &choice, out);

@@ -32,7 +32,7 @@ const FULL_WAITS: usize = 5;
 pub(crate) struct Outlet {
     batch: Batch,
     /// Of the longest frame; made when first needed.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// Keeps what a full socket did not take, and says so; else it is waited for a little, and then lost.
     is_patient: bool,
 }
@@ -304,7 +304,7 @@ impl Plane {
         }
     }
 
-    fn header_to(&self, link: &Link) -> RelayHeader {
+    pub(super) fn header_to(&self, link: &Link) -> RelayHeader {
         let destination = link.peer;
         RelayHeader { class: Class::Interactive, hop_limit: HOP_LIMIT, flow_label: 0, destination, source: self.own }
     }
@@ -319,18 +319,7 @@ impl Plane {
         let Some(next) = self.link(&hop.peer).filter(|next| next.peer != link.peer) else {
             return self.counters.drop("no-carrier");
         };
-        let mut scratch = out.take_scratch();
-        let length = RelayHeader::LEN.saturating_add(bytes.len());
-        if let Some((head, rest)) = scratch.split_first_chunk_mut::<{ RelayHeader::LEN }>() {
-            *head = header.to_bytes();
-            if let Some(rest) = rest.get_mut(..bytes.len()) {
-                rest.copy_from_slice(bytes);
-            }
-        }
-        out.scratch = scratch;
-        if let Err(reason) = self.send_relayed(&next, length, out) {
-            self.counters.drop(reason);
-        }
+        self.send_behind(&next, header, bytes, out);
     }
 
     /// Seals a word for the peer and sends it on one carrier.
@@ -437,7 +426,7 @@ impl Outlet {
     }
 
     /// Takes the scratch memory out; it is to be put back.
-    fn take_scratch(&mut self) -> Vec<u8> {
+    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
         let mut scratch = std::mem::take(&mut self.scratch);
         if scratch.is_empty() {
             scratch.resize(FRAME_MAX, 0);

@@ -41,6 +41,8 @@ pub struct PathId(u8);
 impl PathId {
     /// The lanes.
     pub const LANES: Self = Self(0);
+    /// Over other members, as the routes say.
+    pub const ROUTED: Self = Self(1);
     /// Sealed once, the same bytes on two carriers, accepted once.
     pub const DUAL: Self = Self(255);
 

@@ -70,6 +70,8 @@ pub struct Setup {
     pub issued: UnixMillis,
     /// The last claim of the run before.
     pub saved: Option<Claim>,
+    /// The greatest epoch of a mesh key in all runs before; 0 if there was none.
+    pub key_epoch: u64,
     /// What this node takes in.
     pub offer: Offer,
     /// Longest data frame that a datagram of the network's MTU holds, header and tag included.
@@ -149,6 +151,27 @@ pub enum PlaneCommand {
         /// The word.
         control: Control,
     },
+    /// Seal this word with this session and send it over others, by this neighbour, whatever the routes say. It is counted
+    /// under [`PathId::ROUTED`].
+    RoutedControl {
+        /// To whom.
+        peer: PeerHash,
+        /// Which session; none for the one in use.
+        index: Option<SessionIndex>,
+        /// The neighbour.
+        hop: PeerHash,
+        /// The word.
+        control: Control,
+    },
+    /// Send a handshake message as it is over others, by this neighbour.
+    RoutedHandshake {
+        /// To whom.
+        peer: PeerHash,
+        /// The neighbour.
+        hop: PeerHash,
+        /// The message.
+        bytes: Vec<u8>,
+    },
     /// Send as this says from now on.
     Choose {
         /// To whom.
@@ -188,6 +211,10 @@ pub enum NetworkEffect {
     Sign(Unsigned),
     /// Keep this durably: it is [`Setup::saved`] of the next run.
     SaveClaim(Claim),
+    /// Keep this durably before anything that follows is done: it is [`Setup::key_epoch`] of the next run. A run that does
+    /// not know it and whose clock was set back makes a key that others do not believe, until it hears from them of the
+    /// former one.
+    SaveKeyEpoch(u64),
     /// The node's own IPv4 address is this from now on.
     OwnAddress(Option<Ipv4Addr>),
     /// [`super::Network::tables`] made before are out of date.

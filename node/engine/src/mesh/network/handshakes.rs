@@ -15,6 +15,7 @@ use super::effect::{Env, NetworkEffect, PlaneCommand};
 use super::peer::Standing;
 use super::{Network, PEERS_MAX};
 use crate::mesh::session::{Dropped, Effect, Load, Traffic, Verdict};
+use crate::mesh::watch::Watches;
 use crate::path::Carrier;
 
 /// Bytes of the longest source a cookie is made for here: an IPv6 address and a port.
@@ -85,6 +86,7 @@ impl Network {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.path.handle_received(from, env.now);
         }
+        self.heard_on(peer, from);
         self.drain_path(peer, env);
         self.settle(env);
     }
@@ -96,15 +98,20 @@ impl Network {
             sessions.handle_control(index, from, control, cx);
         });
         let Some(peer) = heard else { return };
+        self.heard_on(peer, from);
         if let Some(state) = self.peers.get_mut(&peer) {
             state.path.handle_received(from, env.now);
             match control {
+                Control::Probe { number, .. } if from == Carrier::Routed => {
+                    self.echo_routed(peer, index, number, env);
+                }
                 Control::Probe { number, .. } => {
                     let path = state.path.path_of(from).unwrap_or(PathId::LANES);
                     let control = Control::Echo { number };
                     let command = PlaneCommand::Control { peer, index: Some(index), on: from, path, control };
                     self.push(NetworkEffect::Plane(command));
                 }
+                Control::Echo { number } if Watches::is_own(number) => self.heard_echo(peer, number, env),
                 Control::Echo { number } => state.path.handle_echo(number, from, env.now),
                 _ => {}
             }
@@ -124,6 +131,9 @@ impl Network {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.path.handle_sent(on, env.now);
         }
+        if on == Carrier::Routed {
+            self.watches.handle_sent(peer, env.now);
+        }
         self.drain_path(peer, env);
         self.settle(env);
     }
@@ -133,8 +143,16 @@ impl Network {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.path.handle_received(on, env.now);
         }
+        self.heard_on(peer, on);
         self.drain_path(peer, env);
         self.settle(env);
+    }
+
+    /// What comes over others shows that something arrives, whichever way it went.
+    fn heard_on(&mut self, peer: PeerHash, on: Carrier) {
+        if on == Carrier::Routed {
+            self.watches.handle_received(&peer);
+        }
     }
 
     /// Lets `event` at the sessions that own an index, and says whose they are.
@@ -165,6 +183,7 @@ impl Network {
     pub(super) fn drain_sessions(&mut self, peer: PeerHash, env: &mut Env<'_>) {
         while let Some(effect) = self.peers.get_mut(&peer).and_then(|state| state.sessions.as_mut()?.poll()) {
             match effect {
+                Effect::Send { on: Carrier::Routed, bytes } => self.send_handshake_routed(peer, bytes, env),
                 Effect::Send { on, bytes } => {
                     self.push(NetworkEffect::Plane(PlaneCommand::Handshake { peer: Some(peer), on, bytes }));
                 }
@@ -186,6 +205,7 @@ impl Network {
                     self.drain_path(peer, env);
                 }
                 Effect::Up | Effect::Down(_) => {
+                    self.watches.handle_session(&peer);
                     // Addresses are proven by frames of a session: with a new one they are tried anew.
                     if let Some(state) = self.peers.get_mut(&peer) {
                         state.path.handle_timeout(env.now);

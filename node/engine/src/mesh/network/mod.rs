@@ -4,6 +4,7 @@
 //! - [`effect`]: what comes in with every event, and what is to be done.
 //! - `peer`: one other member. `neighbours`: connections, lanes and what is heard over them.
 //! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed.
+//! - `watching`: whether frames for those that are reached over others arrive.
 //! - [`tables`]: what the packet half reads. [`view`]: the same for people, and what is asked of one peer.
 //!
 //! Flow of a packet's first way: [`Network::handle_want`] -> sessions -> [`PlaneCommand::Handshake`] -> the peer's
@@ -18,6 +19,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 pub mod view;
+mod watching;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use crate::mesh::policy;
 use crate::mesh::routing::snapshot::ExitUse;
 use crate::mesh::routing::{Intake, Routing};
 use crate::mesh::session::{Context, Drops, Gate, Indices, OwnKey, Party, Sessions};
+use crate::mesh::watch::Watches;
 use crate::path::{Carrier, Choice, Decision, PathEffect};
 use peer::Peer;
 use statements::KnownKey;
@@ -64,6 +67,7 @@ pub struct Network {
     /// At most [`PEERS_MAX`].
     peers: BTreeMap<PeerHash, Peer>,
     flood: Flood,
+    watches: Watches,
     /// The newest mesh key record of every member that is known of, this node's own left out. At most
     /// [`KEYS_MAX`](statements::KEYS_MAX).
     keys: BTreeMap<PeerHash, KnownKey>,
@@ -80,7 +84,7 @@ impl Network {
     /// Nobody is known. `policy` holds the rules that count.
     #[must_use]
     pub fn new(setup: Setup, policy: Arc<policy::Snapshot>, env: &mut Env<'_>) -> Self {
-        let key = statements::fresh_key(&setup, 0, env);
+        let key = statements::fresh_key(&setup, setup.key_epoch, env);
         let claims =
             Claims::new(setup.local, setup.network, setup.pool, setup.issued, setup.saved.clone(), env.now.wall);
         let mut network = Self {
@@ -94,6 +98,7 @@ impl Network {
             indices: Indices::default(),
             peers: BTreeMap::new(),
             flood: Flood::new(setup.local, setup.epoch),
+            watches: Watches::default(),
             keys: BTreeMap::new(),
             key_renewal: env.now.wall.saturating_add(statements::KEY_RENEW_MS),
             drops: Drops::default(),
@@ -103,7 +108,7 @@ impl Network {
             key,
             setup,
         };
-        network.push(NetworkEffect::Sign(Unsigned::Key(network.key.record().clone())));
+        network.sign_key();
         let advertised: Vec<Prefix> = network.setup.advertised.clone();
         for prefix in advertised {
             network.routing.announce(prefix, env.now);
@@ -115,6 +120,7 @@ impl Network {
     /// Packets for this peer wait.
     pub fn handle_want(&mut self, peer: PeerHash, env: &mut Env<'_>) {
         self.ensure_routed(peer, env);
+        self.watch_wanted(peer, env);
         self.with_sessions(peer, env, |sessions, cx| sessions.handle_want(cx));
         self.settle(env);
     }
@@ -164,6 +170,7 @@ impl Network {
             self.drain_path(peer, env);
             self.forget_if_gone(peer);
         }
+        self.look_at_watches(env);
         self.settle(env);
     }
 

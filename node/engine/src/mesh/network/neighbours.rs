@@ -122,11 +122,13 @@ impl Network {
 
     fn take_hello(&mut self, from: NodeId, seen: Option<IpAddr>, hello: &MeshHello, env: &mut Env<'_>) {
         let Some(state) = self.peer_mut(from, Standing::Connected) else { return };
-        let before = std::mem::replace(&mut state.standing, Standing::Neighbour(hello.epoch));
+        state.standing = Standing::Neighbour(hello.epoch);
         let has_lane = state.has_lane;
         let restarted = state.epoch.replace(hello.epoch).is_some_and(|known| known != hello.epoch);
         let is_greeted = state.is_greeted && !restarted;
         if !self.learn_key(from, &hello.key, Some(from), env) {
+            // Older than the key that is known, perhaps: then it hears of that one, and says hello with another.
+            self.flood.handle_link(from, hello.epoch);
             return;
         }
         let peer = PeerHash::of(&from);
@@ -138,10 +140,8 @@ impl Network {
             // Its keys went with the run before: what is sealed with them is lost until somebody notices.
             self.with_sessions(peer, env, |sessions, cx| sessions.close(CloseReason::Stopping, cx));
         }
-        if before != Standing::Neighbour(hello.epoch) {
-            self.flood.handle_link(from, hello.epoch);
-            self.ensure_sessions(peer);
-        }
+        self.flood.handle_link(from, hello.epoch);
+        self.ensure_sessions(peer);
         if !has_lane {
             self.want_lane(peer);
         }

@@ -71,7 +71,8 @@ impl KnownKey {
 pub(super) fn fresh_key(setup: &Setup, epoch: u64, env: &mut Env<'_>) -> Arc<OwnKey> {
     let mut secret = Zeroizing::new([0; 32]);
     (env.random)(&mut secret[..]);
-    // Milliseconds of the wall clock grow over all runs unless it is set back by more than a run took.
+    // Milliseconds of the wall clock, so that a run that kept nothing is believed too; and above every epoch that is known,
+    // so that one whose clock was set back is.
     let epoch = env.now.wall.0.max(epoch.saturating_add(1));
     let not_after = env.now.wall.saturating_add(KEY_LIFE_MS);
     Arc::new(OwnKey::new(secret, epoch, not_after, setup.suites.clone()))
@@ -180,6 +181,7 @@ impl Network {
             return false;
         }
         if node == self.setup.local {
+            self.hear_own_key(key.epoch, env);
             return false;
         }
         if !self.setup.members.has(&node) {
@@ -253,20 +255,40 @@ impl Network {
         self.ensure_sessions(peer);
     }
 
+    /// This node's own signature over a mesh key of this epoch came from others. If it is a newer one than is known here,
+    /// this run knows less than the one before and its clock was set back: nobody believes its key while they remember the
+    /// other, so it makes one above that. Nobody else can make it do so.
+    fn hear_own_key(&mut self, epoch: u64, env: &mut Env<'_>) {
+        if epoch > self.key.record().epoch {
+            self.replace_key(epoch, env);
+        }
+    }
+
     /// Replaces the own mesh key when it is time.
     pub(super) fn renew_key(&mut self, env: &mut Env<'_>) {
-        if env.now.wall < self.key_renewal {
-            return;
+        if env.now.wall >= self.key_renewal {
+            self.replace_key(self.key.record().epoch, env);
         }
+    }
+
+    /// A fresh own key of an epoch above `epoch`.
+    fn replace_key(&mut self, epoch: u64, env: &mut Env<'_>) {
         self.key_renewal = env.now.wall.saturating_add(KEY_RENEW_MS);
-        self.key = fresh_key(&self.setup, self.key.record().epoch, env);
+        self.key = fresh_key(&self.setup, epoch, env);
         self.gate.set_own_key(Arc::clone(&self.key));
         for peer in self.peers.values_mut() {
             if let Some(sessions) = &mut peer.sessions {
                 sessions.set_own_key(Arc::clone(&self.key));
             }
         }
-        self.push(NetworkEffect::Sign(Unsigned::Key(self.key.record().clone())));
+        self.sign_key();
+    }
+
+    /// Has the own key signed, its epoch kept before.
+    pub(super) fn sign_key(&mut self) {
+        let record = self.key.record().clone();
+        self.push(NetworkEffect::SaveKeyEpoch(record.epoch));
+        self.push(NetworkEffect::Sign(Unsigned::Key(record)));
     }
 
     pub(super) fn drain_claims(&mut self, env: &mut Env<'_>) {

@@ -1,5 +1,6 @@
 //! Networks of a few nodes with real keys: what each wants done is done, over carriers that can be cut.
 
+mod clock;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,6 +69,8 @@ struct World {
     /// Pairs with a connection, smaller first.
     links: BTreeSet<(usize, usize)>,
     udp: bool,
+    /// By how much the clock of a node is set back, milliseconds.
+    set_back: BTreeMap<usize, u64>,
     /// What arrives in the next step.
     under_way: VecDeque<(usize, Parcel)>,
 }
@@ -95,6 +98,7 @@ impl World {
                 pool: Pool::default(),
                 issued: UnixMillis(WALL - 1000),
                 saved: None,
+                key_epoch: 0,
                 offer: Offer { offloads: Offloads::ALL, max_frame: 65_535 },
                 full_frame: FULL_FRAME,
                 advertised: vec![],
@@ -109,8 +113,15 @@ impl World {
             Node { network, signer: signer(at), id: id(at), halves, using, ways, got: vec![] }
         });
         let nodes = nodes.collect();
-        let mut world =
-            Self { nodes, random, uptime_ms: 0, links: BTreeSet::new(), udp: true, under_way: VecDeque::new() };
+        let mut world = Self {
+            nodes,
+            random,
+            uptime_ms: 0,
+            links: BTreeSet::new(),
+            udp: true,
+            set_back: BTreeMap::new(),
+            under_way: VecDeque::new(),
+        };
         (0..count).for_each(|at| world.drain(at));
         world
     }
@@ -119,8 +130,13 @@ impl World {
         Now { wall: UnixMillis(WALL + self.uptime_ms), uptime_ms: self.uptime_ms }
     }
 
+    fn now_of(&self, at: usize) -> Now {
+        let set_back = self.set_back.get(&at).copied().unwrap_or(0);
+        Now { wall: UnixMillis(WALL + self.uptime_ms - set_back), uptime_ms: self.uptime_ms }
+    }
+
     fn event<R>(&mut self, at: usize, event: impl FnOnce(&mut Network, &mut Env<'_>) -> R) -> R {
-        let now = self.now();
+        let now = self.now_of(at);
         let random = &mut self.random;
         let done = event(&mut self.nodes[at].network, &mut Env { now, random: &mut |out| random.fill(out) });
         self.drain(at);
@@ -178,7 +194,10 @@ impl World {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(at, &unsigned),
                 NetworkEffect::Plane(command) => self.obey(at, command),
-                NetworkEffect::SaveClaim(_) | NetworkEffect::OwnAddress(_) | NetworkEffect::Publish => {}
+                NetworkEffect::SaveKeyEpoch(_)
+                | NetworkEffect::SaveClaim(_)
+                | NetworkEffect::OwnAddress(_)
+                | NetworkEffect::Publish => {}
             }
         }
     }
@@ -224,6 +243,12 @@ impl World {
                 frame.truncate(length);
                 self.send(at, Some(peer), on, frame);
             }
+            // What goes over others is not relayed here, but handed over: see `send`.
+            PlaneCommand::RoutedControl { peer, index, control, .. } => {
+                let (on, path) = (Carrier::Routed, PathId::ROUTED);
+                self.obey(at, PlaneCommand::Control { peer, index, on, path, control });
+            }
+            PlaneCommand::RoutedHandshake { peer, bytes, .. } => self.send(at, Some(peer), Carrier::Routed, bytes),
             PlaneCommand::Choose { peer, choice } => {
                 self.nodes[at].ways.insert(peer, choice.ways);
             }

@@ -161,6 +161,8 @@ impl Network {
             Lookup::To { hops, .. } if hops.iter().any(|hop| hop.peer == hash) => {
                 (Reach::Direct, state.and_then(|state| state.max_frame(self.setup.full_frame)))
             }
+            // There are routes, but nothing that goes by them is answered: a liar, or more hops than a frame may cross.
+            Lookup::To { .. } if self.watches.is_silent(&hash) => (Reach::None, None),
             Lookup::To { peer, hops, .. } => (Reach::Routed(nodes(hops)), Some(peer.max_frame)),
             Lookup::Local | Lookup::Unreachable(_) => (Reach::None, None),
         };

@@ -29,7 +29,7 @@ impl Routing {
         if self.answers(&prefix, &router, seqno) {
             return self.mark_for_sure(&from, prefix);
         }
-        match (self.towards(&prefix, &router, &from), hops.checked_sub(1)) {
+        match (self.towards(&prefix, &router, &from, 0), hops.checked_sub(1)) {
             (Some(next), Some(hops))
                 if hops > 0 && self.requests.forward(prefix, router, (seqno, hops), from, now.uptime_ms) =>
             {
@@ -45,12 +45,20 @@ impl Routing {
         best.is_some_and(|best| best.told.router != *router || best.told.seqno >= seqno)
     }
 
-    /// Who is nearer to the router: the way packets go, else the nearest that is known, usable or not; never back.
-    fn towards(&self, prefix: &Prefix, router: &Router, from: &NodeId) -> Option<NodeId> {
+    /// Who is nearer to the router: the way packets go, else the nearest that is known, usable or not; never back. Each
+    /// further try asks the next of them, for who is asked may keep it to itself.
+    fn towards(&self, prefix: &Prefix, router: &Router, from: &NodeId, tries: usize) -> Option<NodeId> {
         let destination = self.destinations.get(prefix)?;
-        let used = destination.best.as_ref().map(|best| best.via).filter(|via| via != from);
-        let known = destination.heard.iter().filter(|(node, heard)| *node != from && heard.told.router == *router);
-        used.or_else(|| known.min_by_key(|(_, heard)| heard.told.metric).map(|(node, _)| *node))
+        let used = destination.best.as_ref().map(|best| best.via);
+        let others = destination.heard.iter().filter(|(_, heard)| heard.told.router == *router);
+        let mut known: Vec<(u32, bool, u32, NodeId)> = others
+            .map(|(node, heard)| (destination.mark(node), Some(*node) != used, heard.told.metric, *node))
+            .chain(used.map(|via| (destination.mark(&via), false, 0, via)))
+            .filter(|(.., node)| node != from)
+            .collect();
+        known.sort_unstable();
+        known.dedup_by_key(|(.., node)| *node);
+        known.get(tries.checked_rem(known.len())?).map(|(.., node)| *node)
     }
 
     fn ask(&mut self, node: NodeId, request: SeqnoRequest) {
@@ -64,10 +72,11 @@ impl Routing {
         for (prefix, router, seqno) in self.requests.due(now.uptime_ms) {
             let Some(destination) = self.destinations.get(&prefix) else { continue };
             let known = destination.heard.iter();
-            let mut known: Vec<(bool, u32, NodeId)> =
-                known.map(|(node, heard)| (heard.told.router != router, heard.told.metric, *node)).collect();
+            let mut known: Vec<(bool, u32, u32, NodeId)> = known
+                .map(|(node, heard)| (heard.told.router != router, destination.mark(node), heard.told.metric, *node))
+                .collect();
             known.sort_unstable();
-            for (_, _, node) in known.into_iter().take(ASKED_MAX) {
+            for (.., node) in known.into_iter().take(ASKED_MAX) {
                 self.ask(node, SeqnoRequest { prefix, router, seqno, hops: REQUEST_HOPS_MAX });
             }
         }
@@ -75,7 +84,7 @@ impl Routing {
         let again = requests.due_again(now.uptime_ms, |prefix, router, seqno| self.answers(prefix, router, seqno));
         self.requests = requests;
         for (prefix, router, passed) in again {
-            if let Some(next) = self.towards(&prefix, &router, &passed.from) {
+            if let Some(next) = self.towards(&prefix, &router, &passed.from, passed.tries()) {
                 self.ask(next, SeqnoRequest { prefix, router, seqno: passed.seqno, hops: passed.hops });
             }
         }

@@ -4,6 +4,7 @@
 //!
 //! - [`cost`]: what a link costs. `links`: what each neighbour was told and says. [`intake`]: signatures.
 //! - `table`: which route is used. `sources`: which routes may be. `ask`, `requests`: how to get one that may.
+//! - [`detours`]: what it costs more by whom, where frames do not arrive.
 //! - `tell`: what is told to whom. `origins`: what this node itself can be reached under.
 //! - [`snapshot`]: the result. `view`: the same for people.
 //!
@@ -15,6 +16,7 @@
 
 mod ask;
 pub mod cost;
+pub mod detours;
 pub mod intake;
 mod links;
 mod origins;
@@ -411,7 +413,9 @@ impl Routing {
             if best.is_none() && destination.best.is_some() {
                 destination.held_until_ms = now.uptime_ms.saturating_add(HOLD_MS);
             }
-            let starving = if best.is_none() { destination.starving(&self.links, now) } else { None };
+            // Where frames do not arrive the short way that was told keeps others from being feasible: a liar's metric.
+            let lost = best.as_ref().is_none_or(|best| destination.mark(&best.via) > 0);
+            let starving = if lost { destination.starving(best.as_ref(), &self.links, now) } else { None };
             let wanted = starving.and_then(|heard| {
                 let router = heard.told.router;
                 Some((router, self.sources.seqno_wanted(prefix, router)?))

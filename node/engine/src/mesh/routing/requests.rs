@@ -45,6 +45,11 @@ pub(super) struct Passed {
 }
 
 impl Passed {
+    /// How often it was passed on before.
+    pub(super) const fn tries(&self) -> usize {
+        FORWARD_TRIES.saturating_sub(1).saturating_sub(self.left) as usize
+    }
+
     const fn due_ms(&self) -> u64 {
         self.sent_ms.saturating_add(self.wait_ms)
     }

@@ -1,6 +1,8 @@
 //! Routing, rule by rule: one node and neighbours whose messages are made by hand. The mistakes other implementations made
 //! each have a test of their name. No socket, a clock of numbers.
 
+mod marks;
+
 use super::snapshot::{Bindings, ExitUse, Lookup, Unreachable};
 use super::*;
 use ed25519_dalek::SigningKey;

@@ -32,7 +32,8 @@ pub struct RouteView {
     pub via: NodeId,
     /// What it is like, from there.
     pub told: Told,
-    /// Its metric from here, the link to its teller included; the largest number if that link is gone.
+    /// Its metric from here, with the link to its teller and what it costs more because frames do not arrive; the largest
+    /// number if that link is gone.
     pub metric: u32,
     /// Longest frame of the way, that link included, bytes.
     pub max_frame: u32,
@@ -56,8 +57,10 @@ impl Routing {
                     (true, true) if self.sources.is_feasible(*prefix, router, seqno, metric) => RouteState::Feasible,
                     (true, true) => RouteState::Unfeasible,
                 };
-                let total =
-                    link.map_or(u32::MAX, |link| metric.saturating_add(link.cost.published()).saturating_add(1));
+                let mark = destination.mark(via);
+                let total = link.map_or(u32::MAX, |link| {
+                    metric.saturating_add(link.cost.published()).saturating_add(1).saturating_add(mark)
+                });
                 let max_frame = link.map_or(0, |link| link.max_frame.min(heard.told.max_frame));
                 RouteView { prefix: *prefix, via: *via, told: heard.told, metric: total, max_frame, state }
             });
