@@ -3,6 +3,7 @@
 
 mod apart;
 mod carriers;
+mod forged;
 mod line;
 mod refusals;
 mod stop;
@@ -18,6 +19,7 @@ use shoal_tests::space::Space;
 use tempfile::TempDir;
 
 const SHOALD: &str = env!("CARGO_BIN_EXE_test-shoald");
+const SHOAL: &str = env!("CARGO_BIN_EXE_test-shoal");
 /// The name of every device here: each is in a namespace of its own.
 const DEVICE: &str = "shoal-t";
 /// What the members of one network are told.
