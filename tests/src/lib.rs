@@ -4,6 +4,7 @@
 pub mod asked;
 pub mod bench;
 pub mod budget;
+pub mod datagrams;
 pub mod forger;
 pub mod fuzz;
 pub mod member;

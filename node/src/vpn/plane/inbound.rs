@@ -232,7 +232,16 @@ impl Plane {
         self.give(&header, bytes)
     }
 
+    /// Whether the device cuts such packets again that were joined.
+    fn joins(&self, parsed: &Parsed) -> bool {
+        let offloads = self.tun.as_ref().map(|tun| tun.facts().offloads).unwrap_or_default();
+        parsed.super_kind().is_some_and(|kind| offloads.takes(kind))
+    }
+
     fn join(&self, packet: &[u8], parsed: &Parsed, meta: Meta, sink: &mut Sink) -> Result<Joined, Lost> {
+        if !self.joins(parsed) {
+            return Ok(if sink.join.is_empty() { Joined::Alone } else { Joined::Other });
+        }
         if sink.memory.is_empty() {
             sink.memory.resize(BUFFER_LENGTH, 0);
         }
