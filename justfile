@@ -26,6 +26,10 @@ bench-store *rows:
 bench-loop *rows:
     cargo bench -p shoal-tests --bench loop -- {{rows}}
 
+# Figures of the tunnel beside their bars and beside what else is installed: compare shaped forged. Needs root. It gates nothing.
+bench-tunnel *rows:
+    cargo bench -p shoal-tests --bench tunnel -- {{rows}}
+
 tidy:
     cargo test -p shoal-tests --test tidy
 

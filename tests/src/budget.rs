@@ -61,3 +61,5 @@ pub const STRANGERS: Budget = Budget { name: "strangers", quick: 40, long: 1_000
 pub const STRANGER_STORES: Budget = Budget { name: "STOREs of each stranger", quick: 100, long: 1_000 };
 /// Mutations of the corpus of each fuzz target.
 pub const FUZZ_MUTATIONS: Budget = Budget { name: "mutations of each fuzz corpus", quick: 2_000, long: 100_000 };
+/// Changes of eight flows from lanes to datagrams, and as many back.
+pub const PROMOTIONS: Budget = Budget { name: "promotions under eight flows", quick: 2, long: 20 };

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -33,8 +34,15 @@ impl Member {
     /// # Errors
     /// If it is not, or has no private network or no addresses in it.
     pub fn start(program: &str, space: &Space, data: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_as(space.command(program), data, arguments)
+    }
+
+    /// The same, started as `command`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_as(mut command: Command, data: &Path, arguments: &[&str]) -> Result<Self> {
         let log = data.with_extension("log");
-        let mut command = space.command(program);
         command.stderr(OpenOptions::new().create(true).append(true).open(&log)?);
         let always = ["--vpn", "--quota", "64MB", "--log-level", LOG];
         let started = Shoald::start_with(command, data, &[&always, arguments].concat());

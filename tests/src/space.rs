@@ -31,6 +31,12 @@ impl Space {
         Ok(space)
     }
 
+    /// Its name, for `ip netns`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A cable from here to `other`, with a plug and an address, such as `("left", "10.0.0.1/24")`, at each end. Plugs make
     /// no addresses of their own, so that what there is does not change by itself.
     ///

@@ -20,7 +20,6 @@ use shoal_protocol::mesh::relay::RelayHeader;
 use shoal_protocol::mesh::session::MessageKind;
 use shoal_protocol::mesh::session::content::Control;
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, PathId};
-use shoal_protocol::mesh::session::handshake::INITIATION;
 
 use super::counters::Lost;
 use super::link::{Held, Link};
@@ -69,12 +68,7 @@ impl Plane {
     ) -> Result<(), Lost> {
         match frame.first().copied().and_then(MessageKind::of_first_byte) {
             Some(MessageKind::Data) => {}
-            // None is longer than an initiation; what is, is no reason to keep it.
-            Some(_) if frame.len() > INITIATION => return Err("malformed".into()),
-            Some(_) => {
-                self.report(Report::Handshake { bytes: frame.to_vec(), from, via });
-                return Ok(());
-            }
+            Some(_) => return self.report_handshake(frame, (from, via)),
             None => return Err("malformed".into()),
         }
         let index = RxHalf::index_of(frame)?;
@@ -134,6 +128,17 @@ impl Plane {
                 self.relay_frame(&link, relayed, sink)
             }
         }
+    }
+
+    /// Tells the control half of a handshake message that is for this node: who does not know this node's mesh key takes no
+    /// place in its queue, however much is sent.
+    fn report_handshake(&self, message: &[u8], (from, via): (Carrier, Option<PeerHash>)) -> Result<(), Lost> {
+        let kind = self.tables().sieve.examine(message)?;
+        if kind == MessageKind::CookieReply && !self.takes_cookie() {
+            return Err("cookies-full".into());
+        }
+        self.report(Report::Handshake { bytes: message.to_vec(), from, via });
+        Ok(())
     }
 
     /// A frame behind a relay header, which a neighbour brought: for this node, or for the next hop.
@@ -227,7 +232,16 @@ impl Plane {
         self.give(&header, bytes)
     }
 
+    /// Whether the device cuts such packets again that were joined.
+    fn joins(&self, parsed: &Parsed) -> bool {
+        let offloads = self.tun.as_ref().map(|tun| tun.facts().offloads).unwrap_or_default();
+        parsed.super_kind().is_some_and(|kind| offloads.takes(kind))
+    }
+
     fn join(&self, packet: &[u8], parsed: &Parsed, meta: Meta, sink: &mut Sink) -> Result<Joined, Lost> {
+        if !self.joins(parsed) {
+            return Ok(if sink.join.is_empty() { Joined::Alone } else { Joined::Other });
+        }
         if sink.memory.is_empty() {
             sink.memory.resize(BUFFER_LENGTH, 0);
         }

@@ -68,6 +68,9 @@ pub(crate) const REPORTS_MAX: usize = 4096;
 const RELAY_RATE: Rate = Rate { bytes_per_second: 125_000_000, burst: 1_250_000 };
 /// Answers to packets that do not fit, a second: as kernels limit theirs.
 const ANSWERS: Rate = Rate { bytes_per_second: 100, burst: 100 };
+/// Cookie replies that the control half is told of, a second: nothing in them shows that they are for this node before the
+/// session that awaits one tried it. An honest one answers an own initiation, of which a peer gets one a second at most.
+const COOKIES: Rate = Rate { bytes_per_second: 200, burst: 200 };
 
 /// What a plane is made of.
 pub(crate) struct Parts {
@@ -98,6 +101,7 @@ pub(crate) struct Plane {
     flows: Mutex<FlowTable>,
     relay: Mutex<Relay>,
     answers: Mutex<Bucket>,
+    cookies: Mutex<Bucket>,
     seed: FlowSeed,
     full_frame: u16,
     reports: mpsc::Sender<Report>,
@@ -128,6 +132,7 @@ impl Plane {
             flows: Mutex::new(FlowTable::new(parts.seed)),
             relay: Mutex::new(Relay::new(parts.own)),
             answers: Mutex::new(Bucket::new(ANSWERS, 0)),
+            cookies: Mutex::new(Bucket::new(COOKIES, 0)),
             seed: parts.seed,
             full_frame: parts.full_frame,
             reports: parts.reports,
@@ -211,6 +216,11 @@ impl Plane {
         if self.reports.try_send(report).is_err() {
             self.counters.drop("report-full");
         }
+    }
+
+    /// Whether the control half may be told of one more cookie reply.
+    fn takes_cookie(&self) -> bool {
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner).take(1, self.uptime_us()).is_ok()
     }
 
     /// Does what the control half says.

@@ -10,8 +10,10 @@
 //! offer, 3          = flags u8 || max_frame u16 LE                   (payload of the second)
 //! ```
 
+use core::fmt;
+
 use super::{MessageError, MessageKind, SESSION_VERSION, SessionIndex, take};
-use crate::hash::{MESH_COOKIE, MESH_COOKIE_KEY, MESH_INTRODUCTION, MESH_MAC1, MESH_MAC2, derive};
+use crate::hash::{MESH_COOKIE, MESH_COOKIE_KEY, MESH_INTRODUCTION, MESH_MAC1, MESH_MAC2, derive, deriver};
 use crate::id::NodeId;
 use crate::mesh::offloads::Offloads;
 use crate::mesh::peer_hash::PeerHash;
@@ -312,7 +314,35 @@ pub fn prologue(network: &NetworkId, initiator: Side<'_>, responder: Side<'_>) -
 /// `derive('shoal mesh mac1 v1', network, receiver's mesh key, all bytes before)`.
 #[must_use]
 pub fn mac1(network: &NetworkId, receiver: &[u8; 32], before: &[u8]) -> HandshakeMac {
-    first(derive(MESH_MAC1, &[network.as_bytes(), receiver, before]))
+    Mac1Key::new(network, receiver).mac(before)
+}
+
+/// What the MAC1 of every message to one receiver begins with, hashed once: half the work of [`mac1`] for those who
+/// check many.
+#[derive(Clone)]
+pub struct Mac1Key(blake3::Hasher);
+
+impl fmt::Debug for Mac1Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mac1Key(..)")
+    }
+}
+
+impl Mac1Key {
+    /// For messages to the owner of this mesh key.
+    #[must_use]
+    pub fn new(network: &NetworkId, receiver: &[u8; 32]) -> Self {
+        Self(deriver(MESH_MAC1, &[network.as_bytes(), receiver]))
+    }
+
+    /// MAC1 behind `before`.
+    #[must_use]
+    pub fn mac(&self, before: &[u8]) -> HandshakeMac {
+        let mut hasher = self.0.clone();
+        hasher.update(&(before.len() as u64).to_le_bytes());
+        hasher.update(before);
+        first(*hasher.finalize().as_bytes())
+    }
 }
 
 /// MAC2: who sends it received what was sent to its address. First 16 bytes of

@@ -3,16 +3,22 @@
 
 mod apart;
 mod carriers;
+mod forged;
 mod line;
+mod loss;
+mod offloads;
+mod order;
 mod refusals;
 mod roles;
 mod stop;
 mod two;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use shoal_tests::asked::vpn;
 use shoal_tests::budget::say;
 use shoal_tests::member::Member;
 use shoal_tests::space::Space;
@@ -54,6 +60,17 @@ fn reached(from: &Space, to: IpAddr, limit: Duration) -> Duration {
     until(&format!("{to} answers"), limit, || from.ping(to, 56).unwrap())
 }
 
+/// Waits until each of the two sends to the other on this carrier.
+fn on_carrier(pair: &Pair, carrier: &str) -> Duration {
+    let is_on = |data: &Path| {
+        let peers = vpn(SHOAL, data, &["peers"]).unwrap();
+        let ways = peers["peers"][0]["ways"].as_array().cloned().unwrap_or_default();
+        ways.len() == 1 && ways[0]["carrier"] == carrier
+    };
+    let both = || is_on(&pair.a.node.data) && is_on(&pair.b.node.data);
+    until(&format!("both are on {carrier}"), Duration::from_secs(20), both)
+}
+
 /// Two machines and a cable, a node on each; the right one begins with the left one. Nodes end before their machines.
 struct Pair {
     a: Member,
@@ -66,14 +83,19 @@ struct Pair {
 impl Pair {
     /// Both with these arguments more; waits until each reaches the other.
     fn new(more: &[&str]) -> Self {
+        Self::run_as([|space| space.command(SHOALD); 2], more)
+    }
+
+    /// The same, the left one and the right one started as these commands.
+    fn run_as(programs: [impl Fn(&Space) -> Command; 2], more: &[&str]) -> Self {
         let (left, right) = (Space::new().unwrap(), Space::new().unwrap());
         left.cable(("cable", "10.77.0.1/24"), &right, ("cable", "10.77.0.2/24")).unwrap();
         let room = tempfile::tempdir().unwrap();
         let begin = [&OPEN[..], &[DEVICE, "--listen"]].concat();
         let first = [&begin, &["/ip4/10.77.0.1/tcp/0"][..], more].concat();
-        let a = Member::start(SHOALD, &left, &room.path().join("a"), &first).unwrap();
+        let a = Member::start_as(programs[0](&left), &room.path().join("a"), &first).unwrap();
         let second = [&begin, &["/ip4/10.77.0.2/tcp/0", "--bootstrap", &a.node.address][..], more].concat();
-        let b = Member::start(SHOALD, &right, &room.path().join("b"), &second).unwrap();
+        let b = Member::start_as(programs[1](&right), &room.path().join("b"), &second).unwrap();
         let pair = Self { a, b, left, right, room };
         reached(&pair.left, pair.b.v4.into(), Duration::from_secs(20));
         reached(&pair.right, pair.a.v4.into(), Duration::from_secs(20));

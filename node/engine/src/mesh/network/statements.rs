@@ -276,6 +276,8 @@ impl Network {
         self.key_renewal = env.now.wall.saturating_add(KEY_RENEW_MS);
         self.key = fresh_key(&self.setup, epoch, env);
         self.gate.set_own_key(Arc::clone(&self.key));
+        // Messages to the new key pass once those who receive them know it.
+        self.publish = true;
         for peer in self.peers.values_mut() {
             if let Some(sessions) = &mut peer.sessions {
                 sessions.set_own_key(Arc::clone(&self.key));

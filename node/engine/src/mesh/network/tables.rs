@@ -1,4 +1,5 @@
-//! What the packet half reads: routes, rules, and each peer as the rules see it. Immutable; a new one replaces it whole.
+//! What the packet half reads: routes, rules, each peer as the rules see it, and which handshake messages are for this
+//! node. Immutable; a new one replaces it whole.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::mesh::claims::Claims;
 use crate::mesh::policy::{self, Subject};
 use crate::mesh::routing::snapshot::Bindings;
 use crate::mesh::routing::{self};
+use crate::mesh::session::Sieve;
 
 /// See the head of this file.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Tables {
     pub subjects: BTreeMap<PeerHash, Subject>,
     /// This node's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Which handshake messages the control half may be told of.
+    pub sieve: Arc<Sieve>,
 }
 
 impl Network {
@@ -43,7 +47,14 @@ impl Network {
         let subjects = of_routes.chain(of_peers).map(|(hash, node)| (hash, see(&node))).collect();
         let v6 = IpAddr::V6(overlay(&self.setup.network, &self.own.hash));
         let addresses = self.claims.own_address().map(IpAddr::V4).into_iter().chain([v6]).collect();
-        Tables { routes, policy: Arc::clone(&self.policy), own: see(&self.setup.local), subjects, addresses }
+        Tables {
+            routes,
+            policy: Arc::clone(&self.policy),
+            own: see(&self.setup.local),
+            subjects,
+            addresses,
+            sieve: Arc::clone(self.gate.sieve()),
+        }
     }
 }
 

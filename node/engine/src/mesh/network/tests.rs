@@ -21,7 +21,7 @@ use shoal_protocol::{BootEpoch, NetworkId, NodeId, PublicKey, Signed, Suite, Uni
 use super::*;
 use crate::Now;
 use crate::mesh::routing::snapshot::Lookup;
-use crate::mesh::session::{Content, Load, RxHalf, TxHalf};
+use crate::mesh::session::{Content, Load, RxHalf, Sieve, TxHalf};
 use crate::path::Ways;
 
 const WALL: u64 = 1_700_000_000_000;
@@ -54,6 +54,8 @@ struct Node {
     halves: BTreeMap<SessionIndex, (PeerHash, TxHalf, RxHalf)>,
     using: BTreeMap<PeerHash, SessionIndex>,
     ways: BTreeMap<PeerHash, Ways>,
+    /// As last published.
+    sieve: Arc<Sieve>,
     got: Vec<(PeerHash, Vec<u8>)>,
 }
 
@@ -110,7 +112,8 @@ impl World {
             let mut env = Env { now, random: &mut |out| random.fill(out) };
             let network = Network::new(setup, Arc::clone(&policy), &mut env);
             let (halves, using, ways) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-            Node { network, signer: signer(at), id: id(at), halves, using, ways, got: vec![] }
+            let sieve = network.tables().sieve;
+            Node { network, signer: signer(at), id: id(at), halves, using, ways, sieve, got: vec![] }
         });
         let nodes = nodes.collect();
         let mut world = Self {
@@ -194,10 +197,8 @@ impl World {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(at, &unsigned),
                 NetworkEffect::Plane(command) => self.obey(at, command),
-                NetworkEffect::SaveKeyEpoch(_)
-                | NetworkEffect::SaveClaim(_)
-                | NetworkEffect::OwnAddress(_)
-                | NetworkEffect::Publish => {}
+                NetworkEffect::Publish => self.nodes[at].sieve = self.nodes[at].network.tables().sieve,
+                NetworkEffect::SaveKeyEpoch(_) | NetworkEffect::SaveClaim(_) | NetworkEffect::OwnAddress(_) => {}
             }
         }
     }
@@ -314,6 +315,9 @@ impl World {
             }
             Parcel::Bytes { from, on, mut bytes } => {
                 if bytes.first().copied().and_then(MessageKind::of_first_byte) != Some(MessageKind::Data) {
+                    if self.nodes[to].sieve.examine(&bytes).is_err() {
+                        return;
+                    }
                     let via = (!matches!(on, Carrier::Udp(_))).then(|| PeerHash::of(&id(from)));
                     return self.event(to, |network, env| network.handle_handshake(&bytes, on, via, Load::Calm, env));
                 }
@@ -528,4 +532,21 @@ fn who_comes_and_goes_leaves_no_trace() {
     assert_eq!(known, [id(1)]);
     world.connect(0, 2);
     assert!(world.reach(0, 2, 2_000).is_some(), "and is welcome again");
+}
+
+#[test]
+fn a_new_mesh_key_is_known_to_who_receives_before_others_use_it() {
+    let mut world = World::new(2, Carriers::Auto, &Members::Everybody);
+    world.connect(0, 1);
+    assert!(world.reach(0, 1, 2_000).is_some());
+    // Nothing else changes at that moment.
+    world.run(5_000);
+    let before = Arc::clone(&world.nodes[1].sieve);
+    world.nodes[1].network.key_renewal = world.now().wall;
+    world.event(1, Network::handle_timeout);
+    assert!(!Arc::ptr_eq(&world.nodes[1].sieve, &before), "another sieve");
+    assert!(Arc::ptr_eq(&world.nodes[1].sieve, &world.nodes[1].network.tables().sieve), "the newest");
+    // What is sent to the new key is let in.
+    world.run(200_000);
+    assert!(world.reach(0, 1, 2_000).is_some() && world.reach(1, 0, 2_000).is_some());
 }

@@ -140,13 +140,10 @@ impl Shape {
             Version::V4 => IPV4_HEADER_MIN,
             Version::V6 => IPV6_HEADER,
         };
-        let (kind, above, sequence, flags) = match (parsed.transport, parsed.version) {
-            (Transport::Tcp(tcp), version) => {
-                let kind = if version == Version::V4 { SuperKind::Tcp4 } else { SuperKind::Tcp6 };
-                (kind, tcp.header, tcp.sequence, tcp.flags)
-            }
-            (Transport::Udp { .. }, _) => (SuperKind::Udp, UDP_HEADER, 0, 0),
-            _ => return None,
+        let kind = parsed.super_kind()?;
+        let (above, sequence, flags) = match parsed.transport {
+            Transport::Tcp(tcp) => (tcp.header, tcp.sequence, tcp.flags),
+            _ => (UDP_HEADER, 0, 0),
         };
         let shape = Self { kind, header: plain.checked_add(above)?, network: plain, sequence, flags, pending };
         let is_joined = parsed.network == plain && parsed.length > shape.header && shape.is_data(packet);

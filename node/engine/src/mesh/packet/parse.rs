@@ -3,6 +3,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use shoal_protocol::mesh::meta::SuperKind;
+
 use super::PacketDrop;
 use super::bytes::{array, be16, be32, byte};
 use super::checksum::Sum;
@@ -150,6 +152,17 @@ impl Parsed {
     pub const fn tcp_flags(&self) -> Option<u8> {
         match self.transport {
             Transport::Tcp(tcp) => Some(tcp.flags),
+            _ => None,
+        }
+    }
+
+    /// Of which kind a super-packet of such packets is; none of what is never in one.
+    #[must_use]
+    pub const fn super_kind(&self) -> Option<SuperKind> {
+        match (self.transport, self.version) {
+            (Transport::Tcp(_), Version::V4) => Some(SuperKind::Tcp4),
+            (Transport::Tcp(_), Version::V6) => Some(SuperKind::Tcp6),
+            (Transport::Udp { .. }, _) => Some(SuperKind::Udp),
             _ => None,
         }
     }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::drops::{Dropped, Drops};
 use super::keys::{Aead, Secret};
+use super::sieve::Sieve;
 
 /// Own keys that are answered for: the newest, and the one before it for those who have not heard yet.
 pub const OWN_KEYS_MAX: usize = 2;
@@ -94,6 +95,8 @@ pub struct Gate {
     network: NetworkId,
     /// Newest first, at most [`OWN_KEYS_MAX`].
     own: Vec<Arc<OwnKey>>,
+    /// For the keys above.
+    sieve: Arc<Sieve>,
     cookies: Option<CookieSecrets>,
     drops: Drops,
 }
@@ -109,13 +112,21 @@ impl Gate {
     /// A gate that answers for `own`.
     #[must_use]
     pub fn new(network: NetworkId, own: Arc<OwnKey>) -> Self {
-        Self { network, own: vec![own], cookies: None, drops: Drops::default() }
+        let sieve = Arc::new(Sieve::new(&network, [&own.record.public]));
+        Self { network, own: vec![own], sieve, cookies: None, drops: Drops::default() }
     }
 
     /// Answers for a newer key too, and no longer for the one before the last.
     pub fn set_own_key(&mut self, own: Arc<OwnKey>) {
         self.own.insert(0, own);
         self.own.truncate(OWN_KEYS_MAX);
+        self.sieve = Arc::new(Sieve::new(&self.network, self.own.iter().map(|own| &own.record.public)));
+    }
+
+    /// What those check who receive messages for this gate; another one after [`Self::set_own_key`].
+    #[must_use]
+    pub const fn sieve(&self) -> &Arc<Sieve> {
+        &self.sieve
     }
 
     /// What was refused here, by reason.

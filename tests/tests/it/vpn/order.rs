@@ -1,0 +1,131 @@
+//! The order of TCP segments: eight flows that go on side by side, while nothing happens and while they change from lanes
+//! to datagrams and back. Counted is what the receiving sockets say (TCP_INFO by `ss`): segments with data, and of them
+//! those that came out of order.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use shoal_tests::budget::{PROMOTIONS, say};
+use shoal_tests::space::Space;
+use shoal_tests::traffic::{Flow, transfer};
+
+use super::{Pair, SHOALD, is_possible, on_carrier};
+
+const FLOWS: usize = 8;
+/// How long eight flows go on undisturbed.
+const STEADY: Duration = Duration::from_secs(5);
+/// Segments out of order of all that came: undisturbed, and over all changes of carriers.
+const STEADY_MAX: f64 = 0.000_1;
+const CHANGED_MAX: f64 = 0.001;
+/// Changes of each pair: to datagrams, down from them, and back on them after the first hold-down, 5 s; the next is longer.
+const PROMOTIONS_EACH: usize = 2;
+/// Nothing of UDP comes by the cable.
+const REFUSE: &str = "table inet refuse {
+    chain in {
+        type filter hook input priority 0
+        iifname cable meta l4proto udp drop
+    }
+}";
+
+/// Segments with data that came to the sockets of a machine at these addresses, and of them out of order.
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    came: u64,
+    late: u64,
+}
+
+impl Order {
+    /// Of the sockets there are now, of those alone that have an address of the private network.
+    fn of(space: &Space, own: &str) -> Self {
+        let mut command = space.command("ss");
+        let output = command.args(["-tinHO", "src", own]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let sum = |name: &str| {
+            let values = said.split_whitespace().filter_map(|word| word.strip_prefix(name));
+            values.map(|value| value.parse::<u64>().unwrap()).sum()
+        };
+        Self { came: sum("data_segs_in:"), late: sum("rcv_ooopack:") }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { came: self.came - before.came, late: self.late - before.late }
+    }
+
+    fn share(self) -> f64 {
+        self.late as f64 / self.came.max(1) as f64
+    }
+}
+
+fn flows(pair: &Pair) -> Vec<Flow> {
+    (0..FLOWS).map(|_| Flow::start(&pair.left, &pair.right, pair.b.v4.into()).unwrap()).collect()
+}
+
+fn stays_in_order(carrier: &str) {
+    let pair = Pair::new(&["--vpn-carrier", carrier]);
+    on_carrier(&pair, carrier);
+    let own = pair.b.v4.to_string();
+    let flows = flows(&pair);
+    let before = Order::of(&pair.right, &own);
+    // Beside them somebody takes all there is.
+    let begun = Instant::now();
+    while begun.elapsed() < STEADY {
+        transfer(&pair.left, &pair.right, pair.b.v6.into(), 16 << 20).unwrap();
+    }
+    let order = Order::of(&pair.right, &own).since(before);
+    say(&format!("vpn {carrier}: {order:?} of {FLOWS} flows in {STEADY:?}, {:.4} %", order.share() * 100.0));
+    flows.into_iter().for_each(|flow| flow.finish().unwrap());
+    assert!(order.came > 10_000, "too little to say anything: {order:?}");
+    assert!(order.share() <= STEADY_MAX, "{order:?}");
+}
+
+#[test]
+fn eight_flows_stay_in_order_over_datagrams() {
+    if is_possible("eight_flows_stay_in_order_over_datagrams") {
+        stays_in_order("udp");
+    }
+}
+
+#[test]
+fn eight_flows_stay_in_order_over_lanes() {
+    if is_possible("eight_flows_stay_in_order_over_lanes") {
+        stays_in_order("lanes");
+    }
+}
+
+#[test]
+fn eight_flows_stay_in_order_while_they_change_carriers() {
+    if !is_possible("eight_flows_stay_in_order_while_they_change_carriers") {
+        return;
+    }
+    let (mut all, mut changes) = (Order::default(), 0);
+    for _ in 0..PROMOTIONS.take().div_ceil(PROMOTIONS_EACH) {
+        let refusing = |space: &Space| {
+            space.nft(REFUSE).unwrap();
+            space.command(SHOALD)
+        };
+        let pair = Pair::run_as([refusing; 2], &["--vpn-carrier", "auto"]);
+        let own = pair.b.v4.to_string();
+        on_carrier(&pair, "lanes");
+        let flows = flows(&pair);
+        for _ in 0..PROMOTIONS_EACH {
+            for space in [&pair.left, &pair.right] {
+                space.nft("delete table inet refuse").unwrap();
+            }
+            on_carrier(&pair, "udp");
+            sleep(Duration::from_millis(500));
+            for space in [&pair.left, &pair.right] {
+                space.nft(REFUSE).unwrap();
+            }
+            on_carrier(&pair, "lanes");
+            sleep(Duration::from_millis(500));
+            changes += 2;
+        }
+        let order = Order::of(&pair.right, &own);
+        say(&format!("vpn: {order:?} over {PROMOTIONS_EACH} promotions and as many ways back"));
+        all = Order { came: all.came + order.came, late: all.late + order.late };
+        flows.into_iter().for_each(|flow| flow.finish().unwrap());
+    }
+    say(&format!("vpn: {all:?} over {changes} changes of carriers, {:.4} %", all.share() * 100.0));
+    assert!(all.came > 10_000, "too little to say anything: {all:?}");
+    assert!(all.share() <= CHANGED_MAX, "{all:?}");
+}
