@@ -7,6 +7,7 @@ use shoal_protocol::mesh::address::Pool;
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::key::MeshKey;
 use shoal_protocol::mesh::message::{Endpoint, MeshMessage};
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::Origin;
@@ -98,6 +99,8 @@ pub enum Unsigned {
     Key(MeshKey),
     /// For [`super::Network::handle_signed_claim`].
     Claim(Claim),
+    /// For [`super::Network::handle_signed_name`].
+    Name(NameClaim),
     /// For [`super::Network::handle_signed_origin`].
     Origin(Origin),
 }
@@ -185,8 +188,12 @@ pub enum NetworkEffect {
     Sign(Unsigned),
     /// Keep this durably: it is [`Setup::saved`] of the next run.
     SaveClaim(Claim),
+    /// Keep this durably: it is what [`super::Network::handle_name`] of the next run is told.
+    SaveName(NameClaim),
     /// The node's own IPv4 address is this from now on.
     OwnAddress(Option<Ipv4Addr>),
+    /// [`super::Network::zone`] made before is out of date.
+    Names,
     /// [`super::Network::tables`] made before are out of date.
     Publish,
     /// For the packet half.

@@ -3,7 +3,8 @@
 //!
 //! - [`effect`]: what comes in with every event, and what is to be done.
 //! - `peer`: one other member. `neighbours`: connections, lanes and what is heard over them.
-//! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed.
+//! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed;
+//!   `names`: that of names.
 //! - [`tables`]: what the packet half reads. [`view`]: the same for people, and what is asked of one peer.
 //!
 //! Flow of a packet's first way: [`Network::handle_want`] -> sessions -> [`PlaneCommand::Handshake`] -> the peer's
@@ -11,6 +12,7 @@
 
 pub mod effect;
 mod handshakes;
+mod names;
 mod neighbours;
 mod peer;
 mod statements;
@@ -34,6 +36,7 @@ pub use view::{NoPing, PeerView, Reach, RouteRow};
 
 use crate::mesh::claims::Claims;
 use crate::mesh::flood::Flood;
+use crate::mesh::names::Names;
 use crate::mesh::policy;
 use crate::mesh::routing::{Intake, Routing};
 use crate::mesh::session::{Context, Drops, Gate, Indices, OwnKey, Party, Sessions};
@@ -63,6 +66,7 @@ pub struct Network {
     /// At most [`PEERS_MAX`].
     peers: BTreeMap<PeerHash, Peer>,
     flood: Flood,
+    names: Names,
     /// The newest mesh key record of every member that is known of, this node's own left out. At most
     /// [`KEYS_MAX`](statements::KEYS_MAX).
     keys: BTreeMap<PeerHash, KnownKey>,
@@ -72,6 +76,7 @@ pub struct Network {
     drops: Drops,
     refused: BTreeMap<Refused, u64>,
     publish: bool,
+    zone_changed: bool,
     effects: VecDeque<NetworkEffect>,
 }
 
@@ -93,11 +98,13 @@ impl Network {
             indices: Indices::default(),
             peers: BTreeMap::new(),
             flood: Flood::new(setup.local, setup.epoch),
+            names: Names::new(setup.local),
             keys: BTreeMap::new(),
             key_renewal: env.now.wall.saturating_add(statements::KEY_RENEW_MS),
             drops: Drops::default(),
             refused: BTreeMap::new(),
             publish: true,
+            zone_changed: true,
             effects: VecDeque::new(),
             key,
             setup,
@@ -129,6 +136,7 @@ impl Network {
     /// Time passed. To be called every 50 ms while packets go, else a few times a second.
     pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
         self.claims.handle_timeout(env.now.wall);
+        self.names.handle_timeout(env.now.wall);
         self.renew_key(env);
         self.flood.handle_timeout(env.now);
         self.intake.forget_expired(env.now.wall);
@@ -165,6 +173,9 @@ impl Network {
     pub fn poll(&mut self) -> Option<NetworkEffect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
+        }
+        if std::mem::take(&mut self.zone_changed) {
+            return Some(NetworkEffect::Names);
         }
         std::mem::take(&mut self.publish).then_some(NetworkEffect::Publish)
     }
@@ -235,6 +246,7 @@ impl Network {
     /// Passes on what claims and routing want.
     fn settle(&mut self, env: &mut Env<'_>) {
         self.drain_claims(env);
+        self.drain_names();
         self.drain_routing();
         self.drain_flood(env);
     }

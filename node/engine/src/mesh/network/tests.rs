@@ -1,5 +1,6 @@
 //! Networks of a few nodes with real keys: what each wants done is done, over carriers that can be cut.
 
+mod names;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -177,7 +178,11 @@ impl World {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(at, &unsigned),
                 NetworkEffect::Plane(command) => self.obey(at, command),
-                NetworkEffect::SaveClaim(_) | NetworkEffect::OwnAddress(_) | NetworkEffect::Publish => {}
+                NetworkEffect::SaveClaim(_)
+                | NetworkEffect::SaveName(_)
+                | NetworkEffect::OwnAddress(_)
+                | NetworkEffect::Names
+                | NetworkEffect::Publish => {}
             }
         }
     }
@@ -192,6 +197,10 @@ impl World {
             Unsigned::Claim(said) => {
                 let signed = Signed::seal(said, &key, &network());
                 self.event(at, |network, env| network.handle_signed_claim(signed, env));
+            }
+            Unsigned::Name(said) => {
+                let signed = Signed::seal(said, &key, &network());
+                self.event(at, |network, env| network.handle_signed_name(signed, env));
             }
             Unsigned::Origin(said) => {
                 let signed = Signed::seal(said, &key, &network());
