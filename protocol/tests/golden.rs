@@ -21,10 +21,10 @@ use shoal_protocol::lane::{
 };
 use shoal_protocol::layout::{Code, SegmentShape, padme};
 use shoal_protocol::limits::{CONTROL_FRAME_MAX, LANE_MESSAGE_MAX, PAGE_MAX, RECORD_MAX};
-use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::address::{Pool, network_prefix, overlay};
 use shoal_protocol::mesh::flood::FLOOD_MESSAGE_MAX;
 use shoal_protocol::mesh::message::MeshMessage;
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::{ROUTE_MESSAGE_MAX, Told, told_digest};
 use shoal_protocol::record::{RecordKind, link};

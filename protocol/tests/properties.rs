@@ -19,8 +19,8 @@ use shoal_protocol::lane::{
 };
 use shoal_protocol::loss::LossStatement;
 use shoal_protocol::mesh::claim::Claim;
-use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::flood::FloodMessage;
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{Origin, RouteMessage};
 use shoal_protocol::page::{Page, PageRef, ReadSection, is_safe_path};

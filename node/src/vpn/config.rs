@@ -2,10 +2,13 @@
 
 use clap::Args;
 use serde::Deserialize;
+use shoal_engine::mesh::names::network_label;
 use shoal_engine::mesh::network::Carriers;
 use shoal_protocol::mesh::address::Pool;
+use shoal_protocol::mesh::name::HostLabel;
 use shoal_protocol::mesh::prefix::Prefix;
 
+use super::dns::NamesConfig;
 use super::system::is_interface_name;
 use super::system::tun::MTU_MIN;
 use crate::problem::{Failure, Problem};
@@ -41,6 +44,12 @@ pub(crate) struct VpnArgs {
     /// UDP port for packets [default: any that is free]
     #[arg(long, value_name = "PORT")]
     pub(crate) vpn_port: Option<u16>,
+    /// What others find this node by, besides its peer id: LABEL.NETWORK.shoal.internal
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) vpn_name: Option<String>,
+    /// Answer no questions of this machine about names of members, and leave its resolver alone
+    #[arg(long)]
+    pub(crate) no_dns: bool,
 }
 
 /// The table `[vpn]` of a configuration file.
@@ -54,6 +63,8 @@ pub(crate) struct VpnFile {
     pool: Option<String>,
     carrier: Option<String>,
     port: Option<u16>,
+    name: Option<String>,
+    no_dns: Option<bool>,
 }
 
 /// A checked configuration of the private network.
@@ -69,10 +80,12 @@ pub struct VpnConfig {
     pub carriers: Carriers,
     /// UDP port; 0 for any that is free.
     pub port: u16,
+    /// Names of members, and the own one.
+    pub names: NamesConfig,
 }
 
-/// Lets flags win over the file; none where the private network is not asked for.
-pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>) -> Result<Option<VpnConfig>, Problem> {
+/// Lets flags win over the file; none where the private network is not asked for. `network` is its name.
+pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>, network: &str) -> Result<Option<VpnConfig>, Problem> {
     let is_asked = args.vpn || file.as_ref().is_some_and(|file| file.enabled.unwrap_or(true));
     if !is_asked {
         return Ok(None);
@@ -100,7 +113,23 @@ pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>) -> Result<Option<VpnC
     let pool = args.vpn_pool.clone().or(file.pool).map(|text| pool(&text)).transpose()?.unwrap_or_default();
     let carriers = carriers(args.vpn_carrier.as_deref().or(file.carrier.as_deref()))?;
     let port = args.vpn_port.or(file.port).unwrap_or(0);
-    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port }))
+    let names = NamesConfig {
+        serve: !(args.no_dns || file.no_dns.unwrap_or(false)),
+        label: args.vpn_name.clone().or(file.name).map(|text| label(&text)).transpose()?,
+        network: network_label(network),
+    };
+    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port, names }))
+}
+
+fn label(text: &str) -> Result<HostLabel, Problem> {
+    text.parse().map_err(|error| {
+        Problem::new(
+            Failure::Usage,
+            format!("{text:?} is no name for a node: {error}"),
+            "it is mistyped, a whole domain name, or could be taken for another node's id",
+            "write it like --vpn-name nas",
+        )
+    })
 }
 
 fn pool(text: &str) -> Result<Pool, Problem> {

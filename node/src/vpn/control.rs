@@ -31,6 +31,7 @@ use shoal_swarm::{FrameBuffer, SwarmHandle, TunnelLane};
 use tokio::sync::{mpsc, oneshot};
 
 use super::asked::{self, Begun, Pings, Question, ReplyTo};
+use super::dns::Desk;
 use super::neighbours::{Words, open_lane};
 use super::places::Places;
 use super::plane::inbound::Sink;
@@ -120,6 +121,8 @@ pub(crate) struct Parts {
     /// Which addresses of this machine others may send datagrams to.
     pub(crate) places: Places,
     pub(crate) claim_file: PathBuf,
+    /// What the name server is told.
+    pub(crate) names: Desk,
     pub(crate) handle: VpnHandle,
 }
 
@@ -314,6 +317,7 @@ impl Control {
             }
         }
         self.event(Network::handle_timeout);
+        self.parts.names.tick(&self.parts.network);
     }
 
     /// Tells the engine something and carries out what it wants.
@@ -334,6 +338,8 @@ impl Control {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(&unsigned),
                 NetworkEffect::SaveClaim(claim) => self.save(&claim),
+                NetworkEffect::SaveName(claim) => self.parts.names.save(&claim),
+                NetworkEffect::Names => self.parts.names.changed(),
                 NetworkEffect::OwnAddress(address) => self.set_address(address),
                 NetworkEffect::Publish => self.parts.plane.publish(self.parts.network.tables()),
                 NetworkEffect::Plane(command) => self.parts.plane.obey(command, &mut self.out),
@@ -358,6 +364,10 @@ impl Control {
             Unsigned::Claim(said) => {
                 let signed = self.seal(said);
                 self.event(|network, env| network.handle_signed_claim(signed, env));
+            }
+            Unsigned::Name(said) => {
+                let signed = self.seal(said);
+                self.event(|network, env| network.handle_signed_name(signed, env));
             }
             Unsigned::Origin(said) => {
                 let signed = self.seal(said);
@@ -392,6 +402,7 @@ impl Control {
         {
             tracing::warn!(%error, address = %before, "the device keeps an address it no longer has");
         }
+        self.parts.names.moved(address);
     }
 
     fn open_lane(&mut self, node: NodeId) {

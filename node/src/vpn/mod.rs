@@ -4,6 +4,7 @@
 //! - [`config`]: what was asked for. [`start`]: from that to a running network, and to its end.
 //! - [`control`]: the one task that owns the control half and carries out what it wants.
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
+//! - [`dns`]: the name server of this machine.
 //! - [`problem`]: what a user is told when it does not start.
 //! - [`places`]: where others may send datagrams.
 //! - [`asked`]: what is asked over the control socket; `views` has the answers.
@@ -13,6 +14,7 @@
 pub(crate) mod asked;
 pub(crate) mod config;
 pub(crate) mod control;
+pub(crate) mod dns;
 mod neighbours;
 pub(crate) mod places;
 pub(crate) mod plane;
@@ -22,4 +24,5 @@ pub mod system;
 mod views;
 
 pub use config::VpnConfig;
+pub use dns::NamesConfig;
 pub use start::VpnError;

@@ -22,10 +22,12 @@ use tokio::task::JoinHandle;
 
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::dns::{Desk, Dns, Told};
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};
 use super::system::netlink::{Netlink, NetlinkError, Watch};
+use super::system::state::Journal;
 use super::system::tun::{Tun, TunError, TunOptions};
 use super::system::udp::{UdpError, UdpOptions, UdpSocket};
 use super::system::wake::Wake;
@@ -104,6 +106,14 @@ pub(crate) struct Vpn {
     pub(crate) handle: VpnHandle,
     threads: Threads,
     task: JoinHandle<()>,
+    names: Option<Names>,
+}
+
+/// The name server with what it needs to end.
+struct Names {
+    dns: Dns,
+    journal: Journal,
+    netlink: Netlink,
 }
 
 impl Vpn {
@@ -142,7 +152,11 @@ impl Vpn {
             suites: vec![Suite::ChaCha20Poly1305, Suite::Aes256Gcm],
         };
         let rules = rules(config, &host.network)?;
-        let network = Network::new(setup, rules, &mut Env { now, random: &mut clock::fill_random });
+        let mut env = Env { now, random: &mut clock::fill_random };
+        let mut network = Network::new(setup, rules, &mut env);
+        network.handle_name(config.names.label.clone(), Desk::saved(host.data_dir), &mut env);
+        let names = Desk::new(&network, config.names.network.clone(), host.data_dir);
+        let told = names.told();
         let mut seed = [0; 16];
         clock::fill_random(&mut seed);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -170,13 +184,15 @@ impl Vpn {
             interface,
             places,
             claim_file,
+            names,
             handle: handle.clone(),
         });
         control.prepare();
-        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
         let threads = Threads::start(&plane)?;
+        let names = Names::start(config, ifname.as_deref(), ipv6, told, host.data_dir);
+        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
         let task = tokio::spawn(control.run(events, reports, host.tunnels, watch));
-        Ok(Self { facts, handle, threads, task })
+        Ok(Self { facts, handle, threads, task, names })
     }
 
     /// Says goodbye, ends threads and tasks; the device goes with them.
@@ -187,8 +203,29 @@ impl Vpn {
             let _ = tokio::time::timeout(STOP_MAX, said).await;
         }
         self.task.abort();
-        let threads = self.threads;
-        let _ = tokio::task::spawn_blocking(move || threads.stop()).await;
+        let (threads, names) = (self.threads, self.names);
+        let stopping = move || {
+            // Before the device goes, for programs ask on it.
+            if let Some(Names { dns, mut journal, mut netlink }) = names {
+                dns.stop(&mut journal, &mut netlink);
+            }
+            threads.stop();
+        };
+        let _ = tokio::task::spawn_blocking(stopping).await;
+    }
+}
+
+impl Names {
+    /// Puts right what a run before left, and answers names on the device, if there is one and it is wanted. What fails is
+    /// said in the log: the network goes on without names.
+    fn start(config: &VpnConfig, ifname: Option<&str>, own: Ipv6Addr, told: Told, data: &Path) -> Option<Self> {
+        let opened =
+            Journal::open(data).map_err(|error| tracing::warn!(%error, "no names: the journal is not to be had"));
+        let (mut journal, mut netlink) = (opened.ok()?, Netlink::open().ok()?);
+        Dns::clear(&mut journal, &mut netlink);
+        let interface = ifname.filter(|_| config.names.serve)?;
+        let dns = Dns::start(interface, own, told, &mut journal, &mut netlink, data)?;
+        Some(Self { dns, journal, netlink })
     }
 }
 

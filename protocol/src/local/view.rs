@@ -27,6 +27,25 @@ mod id {
     }
 }
 
+/// An id that may be missing as its text, or null.
+mod id_if_any {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::NodeId;
+
+    pub(super) fn serialize<S: Serializer>(node: &Option<NodeId>, serializer: S) -> Result<S::Ok, S::Error> {
+        match node {
+            Some(node) => serializer.collect_str(node),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NodeId>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Lists of ids as theirs.
 mod ids {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -59,6 +78,12 @@ pub struct Status {
     pub ipv6: Ipv6Addr,
     /// Where IPv4 addresses are, as `100.64.0.0/10`.
     pub pool: String,
+    /// The label this node claims; none where it claims none.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Who has that label, if it is another.
+    #[serde(default, with = "id_if_any")]
+    pub name_taken_by: Option<NodeId>,
     /// Which carriers may be used: `auto`, `lanes` or `udp`.
     pub carriers: String,
     /// Members that are known, this node left out.
@@ -130,6 +155,9 @@ pub struct Peer {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address.
     pub ipv6: Ipv6Addr,
+    /// The label it has.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Where it stands.
     pub standing: Standing,
     /// Whether keys are shared with it.

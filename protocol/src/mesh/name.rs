@@ -191,8 +191,25 @@ mod tests {
         let hash = PeerHash::of(&peer).to_string();
         let long = "a-".repeat(32);
         for bad in [
-            "", "-", "-a", "a-", "A", "nas.home", "na s", "näs", "a_b", "a\0", "xn--nas", "ab--c", "wpad", "isatap",
-            "localhost", &folded, &hash, &long, &"a".repeat(40),
+            "",
+            "-",
+            "-a",
+            "a-",
+            "A",
+            "nas.home",
+            "na s",
+            "näs",
+            "a_b",
+            "a\0",
+            "xn--nas",
+            "ab--c",
+            "wpad",
+            "isatap",
+            "localhost",
+            &folded,
+            &hash,
+            &long,
+            &"a".repeat(40),
         ] {
             assert!(bad.parse::<HostLabel>().is_err(), "{bad:?}");
             let mut bytes = Vec::new();

@@ -12,8 +12,8 @@ use shoal_protocol::limits::{KDF_MEMORY_KIB_MAX, KDF_MEMORY_KIB_MIN, LEASE_MS_MA
 use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::mesh::claim::{ATTEMPT_MAX, CLAIM_LIFE_MAX_MS, Claim};
 use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
-use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::message::{Endpoint, MeshHello, MeshMessage};
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{
@@ -435,8 +435,13 @@ pub(crate) fn claim() -> impl Strategy<Value = Claim> {
 
 pub(crate) fn name_claim() -> impl Strategy<Value = NameClaim> {
     let label = "[a-z][a-z0-9]{0,30}-?[a-z0-9]".prop_filter_map("a reserved one", |text| text.parse().ok());
-    (of(label), claim())
-        .prop_map(|(label, Claim { issued, bound, time, expires, .. })| NameClaim { label, issued, bound, time, expires })
+    (of(label), claim()).prop_map(|(label, Claim { issued, bound, time, expires, .. })| NameClaim {
+        label,
+        issued,
+        bound,
+        time,
+        expires,
+    })
 }
 
 pub(crate) fn origin() -> impl Strategy<Value = Origin> {

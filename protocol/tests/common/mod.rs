@@ -11,8 +11,8 @@ use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
 use shoal_protocol::mesh::key::MeshKey;
-use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::message::{Endpoint, MeshHello};
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::{Origin, Reach, RouteMessage, RouteUpdate, Router, SeqnoRequest};
 use shoal_protocol::page::{

@@ -4,6 +4,7 @@
 mod apart;
 mod carriers;
 mod line;
+mod names;
 mod refusals;
 mod stop;
 mod two;

@@ -99,7 +99,8 @@ fn read(query: &[u8]) -> Result<Asked, Option<(Header, ResponseCode)>> {
     }
     let message = Message::from_vec(query).map_err(|_| Some((header, ResponseCode::FormErr)))?;
     let [question] = message.queries.as_slice() else { return Err(Some((header, ResponseCode::FormErr))) };
-    let asked = Asked { question: question.clone(), bytes: query.to_vec(), metadata: message.metadata, edns: message.edns };
+    let asked =
+        Asked { question: question.clone(), bytes: query.to_vec(), metadata: message.metadata, edns: message.edns };
     if asked.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
         return Err(Some((header, ResponseCode::BADVERS)));
     }

@@ -59,13 +59,7 @@ impl Names {
 
     /// This node would like `label`, or none. `saved` is the last claim of the run before: the same label is gone on with
     /// while that counts, another one or none takes its place with everybody. `issued` is when this node became a member.
-    pub fn claim(
-        &mut self,
-        label: Option<HostLabel>,
-        saved: Option<NameClaim>,
-        issued: UnixMillis,
-        wall: UnixMillis,
-    ) {
+    pub fn claim(&mut self, label: Option<HostLabel>, saved: Option<NameClaim>, issued: UnixMillis, wall: UnixMillis) {
         let before = self.own.take().or(saved).filter(|claim| claim.expires > wall);
         self.leave_own(before.as_ref());
         let had_one = before.as_ref().is_some_and(|claim| claim.label.is_some());
