@@ -157,9 +157,9 @@ impl Names {
             self.expiries.remove(&(expires, node));
             self.changed = true;
         }
-        let Some(own) = self.own.clone() else { return };
         // What gives up a name need not be said again: the claim it replaced ends no later.
-        if own.label.is_some() && wall.0.saturating_sub(own.time.0) >= RENEW_MS {
+        let is_due = |own: &NameClaim| own.label.is_some() && wall.0.saturating_sub(own.time.0) >= RENEW_MS;
+        if let Some(own) = self.own.take_if(|own| is_due(own)) {
             self.leave_own(Some(&own));
             let time = wall.max(own.time.saturating_add(1));
             self.enter_own(signed_at(own.label, own.issued, own.bound, time));
