@@ -154,7 +154,7 @@ fn check(
             "leave one out",
         ));
     }
-    let vpn = vpn::config::check(&args.vpn, file.vpn)?;
+    let vpn = vpn::config::check(&args.vpn, file.vpn, &name)?;
     let issuers = pick(&args.voucher_issuer, file.voucher_issuer);
     let voucher_issuers = issuers.iter().map(|text| peer(text)).collect::<Result<Vec<NodeId>, Problem>>()?;
     let config =

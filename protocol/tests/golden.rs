@@ -24,6 +24,7 @@ use shoal_protocol::limits::{CONTROL_FRAME_MAX, LANE_MESSAGE_MAX, PAGE_MAX, RECO
 use shoal_protocol::mesh::address::{Pool, network_prefix, overlay};
 use shoal_protocol::mesh::flood::FLOOD_MESSAGE_MAX;
 use shoal_protocol::mesh::message::MeshMessage;
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::{ROUTE_MESSAGE_MAX, Told, told_digest};
 use shoal_protocol::record::{RecordKind, link};
@@ -225,6 +226,9 @@ fn mesh_addresses_claims_and_routes() {
             output("mesh ipv4, attempt 1", candidate(1)),
             message("claim payload", claim(), 128),
             signed("claim", claim(), 4),
+            message("name claim payload", name_claim(), 160),
+            message("name claim payload, given up", NameClaim { label: None, ..name_claim() }, 160),
+            signed("name claim", name_claim(), 4),
             message("origin payload, ipv4", origin("10.1.0.0/16"), 48),
             message("origin payload, ipv6", origin("2001:db8::/32"), 48),
             signed("origin", origin("10.1.0.0/16"), 4),

@@ -20,6 +20,7 @@ use shoal_protocol::lane::{
 use shoal_protocol::loss::LossStatement;
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::flood::FloodMessage;
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{Origin, RouteMessage};
 use shoal_protocol::page::{Page, PageRef, ReadSection, is_safe_path};
@@ -47,7 +48,7 @@ fn again<T: Message>(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Every CBOR decoder there is.
-const DECODERS: [(&str, Decoder); 26] = [
+const DECODERS: [(&str, Decoder); 27] = [
     ("request", again::<Request>),
     ("response", again::<Response>),
     ("lane header", again::<Header>),
@@ -71,6 +72,7 @@ const DECODERS: [(&str, Decoder); 26] = [
     ("owner record", again::<OwnerRecord>),
     ("placement record", again::<PlacementRecord>),
     ("claim", again::<Claim>),
+    ("name claim", again::<NameClaim>),
     ("origin", again::<Origin>),
     ("route message", again::<RouteMessage>),
     ("flood message", again::<FloodMessage>),
@@ -136,6 +138,7 @@ round_trips! {
     owner_records = arbitrary::owner_record();
     placement_records = arbitrary::placement_record();
     claims = arbitrary::claim();
+    name_claims = arbitrary::name_claim();
     origins = arbitrary::origin();
     route_messages = arbitrary::route_message();
     flood_messages = arbitrary::flood_message();
@@ -158,6 +161,7 @@ fn valid_messages() -> Vec<Vec<u8>> {
         codec::encode(&record(2)),
         codec::encode(&peer_record()),
         codec::encode(&claim()),
+        codec::encode(&name_claim()),
         codec::encode(&origin("10.1.0.0/16")),
         codec::encode(&route_message()),
         codec::encode(&flood_message()),
@@ -265,7 +269,7 @@ fn only_fits<T: Statement + PartialEq + std::fmt::Debug>(good: &T, altered: &[T]
         assert!(transplant(&envelope, other).verify::<T>(&network()).is_err(), "alteration {at} of {good:?}");
     }
     assert!(transplant(&envelope, good).verify::<T>(&network()).is_ok(), "a transplant of the same is the same");
-    let kinds: [(&str, Fits); 12] = [
+    let kinds: [(&str, Fits); 13] = [
         (PeerRecord::CONTEXT, is_context::<PeerRecord>),
         (Group::CONTEXT, is_context::<Group>),
         (Voucher::CONTEXT, is_context::<Voucher>),
@@ -277,6 +281,7 @@ fn only_fits<T: Statement + PartialEq + std::fmt::Debug>(good: &T, altered: &[T]
         (AuditStatement::CONTEXT, is_context::<AuditStatement>),
         (Record::CONTEXT, is_context::<Record>),
         (Claim::CONTEXT, is_context::<Claim>),
+        (NameClaim::CONTEXT, is_context::<NameClaim>),
         (Origin::CONTEXT, is_context::<Origin>),
     ];
     for (context, fits) in kinds {
@@ -355,6 +360,18 @@ fn mesh_statements_bind_every_field() {
             Claim { bound: moved(claim().bound), ..claim() },
             Claim { time: claim().time.saturating_add(1), ..claim() },
             Claim { expires: moved(claim().expires), ..claim() },
+        ],
+    );
+    let name = name_claim();
+    only_fits(
+        &name,
+        &[
+            NameClaim { label: None, ..name.clone() },
+            NameClaim { label: Some("nas-3".parse().unwrap()), ..name.clone() },
+            NameClaim { issued: moved(name.issued), ..name.clone() },
+            NameClaim { bound: moved(name.bound), ..name.clone() },
+            NameClaim { time: name.time.saturating_add(1), ..name.clone() },
+            NameClaim { expires: moved(name.expires), ..name.clone() },
         ],
     );
     let good = origin("10.1.0.0/16");

@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod member;
 pub mod netns;
 pub mod process;
+pub mod resolver;
 pub mod sample;
 pub mod space;
 pub mod traffic;

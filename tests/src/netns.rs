@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::resolver::ResolvConf;
+
 /// Address of the nodes' side.
 pub const NODES: &str = "10.77.0.1";
 /// Address of the client's side.
@@ -18,6 +20,8 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     nodes: String,
     client: String,
+    /// Dropped with the namespaces: programs in them ask nobody for names, and change nothing of this machine's.
+    _resolvers: [ResolvConf; 2],
 }
 
 impl Lab {
@@ -27,8 +31,10 @@ impl Lab {
     /// If the system does not let this process make them.
     pub fn new() -> Result<Self> {
         let mark = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let (nodes, client) = (format!("shoal-n{mark}"), format!("shoal-c{mark}"));
+        let resolvers = [ResolvConf::new(&nodes)?, ResolvConf::new(&client)?];
         // Made first, so that what follows is undone if it fails half-way.
-        let lab = Self { nodes: format!("shoal-n{mark}"), client: format!("shoal-c{mark}") };
+        let lab = Self { nodes, client, _resolvers: resolvers };
         run("ip", &["netns", "add", &lab.nodes])?;
         run("ip", &["netns", "add", &lab.client])?;
         let inside = |namespace: &str, arguments: &[&str]| run("ip", &[&["-n", namespace], arguments].concat());

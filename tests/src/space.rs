@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::resolver::ResolvConf;
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -16,6 +17,7 @@ static SPACES: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Space {
     name: String,
+    resolver: ResolvConf,
 }
 
 impl Space {
@@ -26,7 +28,8 @@ impl Space {
     pub fn new() -> Result<Self> {
         let name = format!("shoal-s{}-{}", std::process::id(), SPACES.fetch_add(1, Ordering::Relaxed));
         said("ip", &["netns", "add", &name], None)?;
-        let space = Self { name };
+        let resolver = ResolvConf::new(&name).inspect_err(|_| drop(said("ip", &["netns", "delete", &name], None)))?;
+        let space = Self { name, resolver };
         space.ip("link set lo up")?;
         Ok(space)
     }
@@ -35,6 +38,12 @@ impl Space {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where programs that run here ask for names.
+    #[must_use]
+    pub const fn resolver(&self) -> &ResolvConf {
+        &self.resolver
     }
 
     /// A cable from here to `other`, with a plug and an address, such as `("left", "10.0.0.1/24")`, at each end. Plugs make

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
+use shoal_engine::mesh::names::network_label;
 use shoal_engine::mesh::network::Carriers;
 use shoal_engine::mesh::routing::snapshot::ExitUse;
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::address::Pool;
+use shoal_protocol::mesh::name::HostLabel;
 use shoal_protocol::mesh::prefix::Prefix;
 
+use super::dns::NamesConfig;
 use super::roles::{PREFIXES_MAX, Roles};
 use super::system::is_interface_name;
 use super::system::tun::MTU_MIN;
@@ -67,6 +70,12 @@ pub(crate) struct VpnArgs {
     /// Rules of the private network, see docs/POLICY.md [default: members may talk]
     #[arg(long, value_name = "FILE")]
     pub(crate) vpn_policy: Option<PathBuf>,
+    /// What others find this node by, besides its peer id: LABEL.NETWORK.shoal.internal
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) vpn_name: Option<String>,
+    /// Answer no questions of this machine about names of members, and leave its resolver alone
+    #[arg(long)]
+    pub(crate) no_dns: bool,
 }
 
 /// The table `[vpn]` of a configuration file.
@@ -87,6 +96,8 @@ pub(crate) struct VpnFile {
     exit_bypass: Option<Vec<String>>,
     exit_only: Option<Vec<String>>,
     policy: Option<PathBuf>,
+    name: Option<String>,
+    no_dns: Option<bool>,
 }
 
 /// A checked configuration of the private network.
@@ -104,10 +115,12 @@ pub struct VpnConfig {
     pub port: u16,
     /// What this node is for others, and others for it.
     pub roles: Roles,
+    /// Names of members, and the own one.
+    pub names: NamesConfig,
 }
 
-/// Lets flags win over the file; none where the private network is not asked for.
-pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>) -> Result<Option<VpnConfig>, Problem> {
+/// Lets flags win over the file; none where the private network is not asked for. `network` is its name.
+pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>, network: &str) -> Result<Option<VpnConfig>, Problem> {
     let is_asked = args.vpn || file.as_ref().is_some_and(|file| file.enabled.unwrap_or(true));
     if !is_asked {
         return Ok(None);
@@ -135,8 +148,13 @@ pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>) -> Result<Option<VpnC
     let pool = args.vpn_pool.clone().or(file.pool.take()).map(|text| pool(&text)).transpose()?.unwrap_or_default();
     let carriers = carriers(args.vpn_carrier.as_deref().or(file.carrier.as_deref()))?;
     let port = args.vpn_port.or(file.port).unwrap_or(0);
+    let names = NamesConfig {
+        serve: !(args.no_dns || file.no_dns.unwrap_or(false)),
+        label: args.vpn_name.clone().or(file.name.take()).map(|text| label(&text)).transpose()?,
+        network: network_label(network),
+    };
     let roles = roles(args, file, has_tun, &pool)?;
-    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port, roles }))
+    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port, roles, names }))
 }
 
 /// The roles, as far as they do not contradict each other.
@@ -200,6 +218,17 @@ fn exit(text: &str) -> Result<ExitUse, Problem> {
             Problem::new(Failure::Usage, what, why, "see `shoal vpn peers`, and write --use-exit PEER")
         }),
     }
+}
+
+fn label(text: &str) -> Result<HostLabel, Problem> {
+    text.parse().map_err(|error| {
+        Problem::new(
+            Failure::Usage,
+            format!("{text:?} is no name for a node: {error}"),
+            "it is mistyped, a whole domain name, or could be taken for another node's id",
+            "write it like --vpn-name nas",
+        )
+    })
 }
 
 fn pool(text: &str) -> Result<Pool, Problem> {

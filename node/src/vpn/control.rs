@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::asked::{self, Begun, Pings, Question, ReplyTo};
+use super::dns::Desk;
 use super::key_epoch::KeyEpochFile;
 use super::neighbours::Words;
 use super::places::Places;
@@ -128,6 +129,8 @@ pub(crate) struct Parts {
     pub(crate) places: Places,
     pub(crate) claim_file: PathBuf,
     pub(crate) key_epoch: KeyEpochFile,
+    /// What the name server is told.
+    pub(crate) names: Desk,
     pub(crate) handle: VpnHandle,
     /// The roles of this node.
     pub(crate) keeper: Keeper,
@@ -372,6 +375,7 @@ impl Control {
         self.event(|network, env| network.handle_relayed(relayed, env));
         self.event(Network::handle_timeout);
         self.follow();
+        self.parts.names.tick(&self.parts.network);
     }
 
     /// Tells the engine something and carries out what it wants.
@@ -392,6 +396,8 @@ impl Control {
                 }
                 NetworkEffect::Sign(unsigned) => self.sign(&unsigned),
                 NetworkEffect::SaveClaim(claim) => self.save(&claim),
+                NetworkEffect::SaveName(claim) => self.parts.names.save(&claim),
+                NetworkEffect::Names => self.parts.names.changed(),
                 NetworkEffect::SaveKeyEpoch(epoch) => self.save_key_epoch(epoch),
                 NetworkEffect::OwnAddress(address) => {
                     self.set_address(address);
@@ -423,6 +429,10 @@ impl Control {
             Unsigned::Claim(said) => {
                 let signed = self.seal(said);
                 self.event(|network, env| network.handle_signed_claim(signed, env));
+            }
+            Unsigned::Name(said) => {
+                let signed = self.seal(said);
+                self.event(|network, env| network.handle_signed_name(signed, env));
             }
             Unsigned::Origin(said) => {
                 let signed = self.seal(said);
@@ -464,6 +474,7 @@ impl Control {
         {
             tracing::warn!(%error, address = %before, "the device keeps an address it no longer has");
         }
+        self.parts.names.moved(address);
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`control`]: the one task that owns the control half and carries out what it wants.
 //! - `key_epoch`: the number that keeps a clock that was set back from mattering.
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
+//! - [`dns`]: the name server of this machine.
 //! - [`problem`]: what a user is told when it does not start.
 //! - [`places`]: where others may send datagrams.
 //! - [`asked`]: what is asked over the control socket; `views` has the answers.
@@ -16,6 +17,7 @@
 pub(crate) mod asked;
 pub(crate) mod config;
 pub(crate) mod control;
+pub(crate) mod dns;
 mod key_epoch;
 mod neighbours;
 pub(crate) mod places;
@@ -28,4 +30,5 @@ pub mod system;
 mod views;
 
 pub use config::VpnConfig;
+pub use dns::NamesConfig;
 pub use start::VpnError;

@@ -13,8 +13,11 @@ use shoal_engine::mesh::network::{Carriers, Env, Members, Network, Setup};
 use shoal_protocol::mesh::address;
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::message::Endpoint;
+use shoal_protocol::mesh::meta::Meta;
 use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::mesh::relay::RelayHeader;
+use shoal_protocol::mesh::session::frame::FRAME_OVERHEAD;
 use shoal_protocol::mesh::session::handshake::Offer;
 use shoal_protocol::{BootEpoch, NetworkId, NodeId, Suite, UnixMillis, codec};
 use shoal_swarm::SwarmHandle;
@@ -23,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::dns::{Desk, Dns, Told};
 use super::key_epoch::KeyEpochFile;
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
@@ -44,6 +48,9 @@ use crate::problem::with_causes;
 const CLAIM_FILE: &str = "vpn-claim";
 /// Bytes of IP and UDP headers around a frame in a datagram, IPv6 taken: 40 and 8.
 const UDP_OVERHEAD: u16 = 48;
+/// Bytes a frame has around a packet where it is passed on by others: its own, a meta, and a hop's session and header.
+#[expect(clippy::cast_possible_truncation, reason = "two frames' overhead and a header are some hundred bytes")]
+const PACKET_OVERHEAD: u16 = (2 * FRAME_OVERHEAD + Meta::LEN + RelayHeader::LEN) as u16;
 /// MTU that a datagram may have on its way: what Ethernet takes.
 const PATH_MTU: u16 = 1500;
 /// How long goodbyes may take.
@@ -118,6 +125,8 @@ pub(crate) struct Vpn {
     task: JoinHandle<()>,
     /// None for a relay.
     system: Option<Arc<Mutex<System>>>,
+    /// None where no names are answered.
+    names: Option<Dns>,
 }
 
 impl Vpn {
@@ -142,11 +151,14 @@ impl Vpn {
         let now = clock::now();
         let saved = saved_claim(&claim_file);
         let key_epoch = KeyEpochFile::new(&host.data_dir);
-        let full_frame = PATH_MTU - UDP_OVERHEAD;
         let setup = setup(config, host, (epoch, endpoints), (saved, now.wall, key_epoch.load()), offer(tun.as_ref()));
         let mut rules = RuleBook::new(host.node, keeper::local(&mut netlink, &overlay)?);
         let compiled = rules.compile(&config.roles)?;
-        let network = Network::new(setup, compiled, &mut Env { now, random: &mut clock::fill_random });
+        let mut env = Env { now, random: &mut clock::fill_random };
+        let mut network = Network::new(setup, compiled, &mut env);
+        network.handle_name(config.names.label.clone(), Desk::saved(&host.data_dir), &mut env);
+        let names = Desk::new(&network, config.names.network.clone(), &host.data_dir);
+        let told = names.told();
         let mut seed = [0; 16];
         clock::fill_random(&mut seed);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -162,7 +174,6 @@ impl Vpn {
             sockets,
             tables: network.tables(),
             seed: FlowSeed::new(seed),
-            full_frame,
             reports: reports_in,
             wake: Wake::new()?,
         }));
@@ -178,6 +189,7 @@ impl Vpn {
             places,
             claim_file,
             key_epoch,
+            names,
             handle: handle.clone(),
             keeper,
         });
@@ -189,9 +201,11 @@ impl Vpn {
                 return Err(error);
             }
         };
+        let named = system.as_ref().zip(ifname.as_deref());
+        let names = named.and_then(|(system, name)| serve(config, (name, ipv6), told, system, &host.data_dir));
         let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
         let task = tokio::spawn(control.run(events, reports, watch));
-        Ok(Self { facts, handle, threads, task, system })
+        Ok(Self { facts, handle, threads, task, system, names })
     }
 
     /// Says goodbye, ends threads and tasks; the device goes with them.
@@ -202,14 +216,38 @@ impl Vpn {
             let _ = tokio::time::timeout(STOP_MAX, said).await;
         }
         self.task.abort();
-        let (threads, system) = (self.threads, self.system);
+        let (threads, system, names) = (self.threads, self.system, self.names);
         let ending = tokio::task::spawn_blocking(move || {
-            // Before the device goes: its routes would go with it, and what they held back would leave.
+            // Before the device goes: its routes would go with it, and what they held back would leave; and programs ask on
+            // it for names.
+            if let Some(system) = &system {
+                let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(dns) = names {
+                    let (journal, netlink) = system.parts();
+                    dns.stop(journal, netlink);
+                }
+            }
             undo(system.as_ref());
             threads.stop();
         });
         let _ = ending.await;
     }
+}
+
+/// Answers names on the device, if that is wanted. What fails is said in the log: the network goes on without names.
+fn serve(
+    config: &VpnConfig,
+    device: (&str, Ipv6Addr),
+    told: Told,
+    system: &Arc<Mutex<System>>,
+    data: &Path,
+) -> Option<Dns> {
+    if !config.names.serve {
+        return None;
+    }
+    let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
+    let (journal, netlink) = system.parts();
+    Dns::start(device.0, device.1, told, journal, netlink, data)
 }
 
 /// What the network is made of; without a claim of the run before this node is a member since `wall`.
@@ -231,6 +269,7 @@ fn setup(
         key_epoch,
         offer,
         full_frame: PATH_MTU - UDP_OVERHEAD,
+        least_frame: config.mtu.saturating_add(PACKET_OVERHEAD),
         advertised: config.roles.announced(),
         exit: config.roles.exit,
         endpoints,

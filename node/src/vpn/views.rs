@@ -32,7 +32,7 @@ pub(super) fn told(
     Ok(match question {
         Question::Status => Told::Status(status(network, plane, keeper, now)),
         Question::Peers => {
-            let (peers, left_out) = bounded(network.peers().into_iter().map(peer));
+            let (peers, left_out) = bounded(network.peers().into_iter().map(|known| peer(network, known)));
             Told::Peers(view::Peers { peers, left_out })
         }
         Question::Routes => {
@@ -84,6 +84,7 @@ fn bounded<T>(mut rows: impl Iterator<Item = T>) -> (Vec<T>, u64) {
 
 fn status(network: &Network, plane: &Plane, keeper: &Keeper, now: Now) -> view::Status {
     let (setup, peers) = (network.setup(), network.peers());
+    let name = network.own_name();
     let count = |is: fn(&PeerView) -> bool| peers.iter().filter(|peer| is(peer)).count() as u64;
     view::Status {
         node: setup.local,
@@ -92,6 +93,8 @@ fn status(network: &Network, plane: &Plane, keeper: &Keeper, now: Now) -> view::
         ipv4: network.own_ipv4(),
         ipv6: network.own_ipv6(),
         pool: setup.pool.prefix().to_string(),
+        name: name.map(|(label, _)| label.to_string()),
+        name_taken_by: name.map(|(_, holder)| holder).filter(|holder| *holder != setup.local),
         carriers: match setup.carriers {
             Carriers::Auto => "auto",
             Carriers::Lanes => "lanes",
@@ -138,7 +141,7 @@ fn way(on: Carrier, rtt_ms: Option<u64>) -> view::Way {
     view::Way { carrier, address, rtt_ms }
 }
 
-fn peer(known: PeerView) -> view::Peer {
+fn peer(network: &Network, known: PeerView) -> view::Peer {
     let (reach, next_hops) = match known.reach {
         Reach::Direct => (view::Reach::Direct, vec![known.node]),
         Reach::Routed(hops) => (view::Reach::Routed, hops),
@@ -148,6 +151,7 @@ fn peer(known: PeerView) -> view::Peer {
         node: known.node,
         ipv4: known.ipv4,
         ipv6: known.ipv6,
+        name: network.name_of(&known.node).map(ToString::to_string),
         standing: match known.standing {
             Standing::Connected => view::Standing::Connected,
             Standing::Neighbour(_) => view::Standing::Neighbour,
@@ -195,7 +199,7 @@ fn why(network: &Network, node: NodeId, now: Now) -> Option<view::Why> {
         why: decision.why.to_string(),
     });
     let (candidates, decisions) = (candidates.collect(), decisions.collect());
-    Some(view::Why { peer: peer(known), verdict, candidates, decisions })
+    Some(view::Why { peer: peer(network, known), verdict, candidates, decisions })
 }
 
 /// How a member is reached, or why it is not.

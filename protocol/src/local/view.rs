@@ -28,14 +28,17 @@ mod id {
     }
 }
 
-/// Ids as their text, or none.
-mod maybe_id {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+/// An id that may be missing as its text, or null.
+mod id_if_any {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::NodeId;
 
     pub(super) fn serialize<S: Serializer>(node: &Option<NodeId>, serializer: S) -> Result<S::Ok, S::Error> {
-        node.as_ref().map(NodeId::to_string).serialize(serializer)
+        match node {
+            Some(node) => serializer.collect_str(node),
+            None => serializer.serialize_none(),
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NodeId>, D::Error> {
@@ -80,6 +83,12 @@ pub struct Status {
     pub ipv6: Ipv6Addr,
     /// Where IPv4 addresses are, as `100.64.0.0/10`.
     pub pool: String,
+    /// The label this node claims; none where it claims none.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Who has that label, if it is another.
+    #[serde(default, with = "id_if_any")]
+    pub name_taken_by: Option<NodeId>,
     /// Which carriers may be used: `auto`, `lanes` or `udp`.
     pub carriers: String,
     /// Members that are known, this node left out.
@@ -106,7 +115,7 @@ pub struct Roles {
     /// Through whom it is to reach the internet.
     pub exit: ExitName,
     /// Through whom it does; none where packets to the internet find nobody.
-    #[serde(with = "maybe_id")]
+    #[serde(with = "id_if_any")]
     pub through: Option<NodeId>,
     /// Whether nothing leaves the machine but through the exit.
     pub kill_switch: bool,
@@ -173,6 +182,9 @@ pub struct Peer {
     pub ipv4: Option<Ipv4Addr>,
     /// Its IPv6 address.
     pub ipv6: Ipv6Addr,
+    /// The label it has.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Where it stands.
     pub standing: Standing,
     /// Whether keys are shared with it.

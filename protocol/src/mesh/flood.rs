@@ -1,4 +1,4 @@
-//! What every member has to hear (claims of addresses, mesh keys), passed from neighbour to neighbour: numbered,
+//! What every member has to hear (claims of addresses and names, mesh keys), passed from neighbour to neighbour: numbered,
 //! acknowledged, bounded. It carries signed bytes with a kind and looks into none of them.
 
 use minicbor::{Decode, Encode};
@@ -29,6 +29,9 @@ pub enum FloodKind {
     /// A mesh key record.
     #[n(2)]
     MeshKey,
+    /// A [claim](super::name::NameClaim) of a name.
+    #[n(3)]
+    Name,
 }
 
 /// One signed statement, not looked into.

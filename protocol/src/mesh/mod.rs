@@ -5,6 +5,7 @@
 //! - [`prefix`]: address prefixes in their only form.
 //! - [`address`]: which addresses a node has or may claim.
 //! - [`claim`]: a signed claim of an IPv4 address, and the order of two.
+//! - [`name`]: a signed claim of a name, and what may be one.
 //! - [`key`]: the key a node takes part with.
 //! - [`route`]: what origins sign, what neighbours tell each other.
 //! - [`flood`]: signed statements for everybody.
@@ -22,6 +23,7 @@ pub mod flood;
 pub mod key;
 pub mod message;
 pub mod meta;
+pub mod name;
 pub mod offloads;
 pub mod peer_hash;
 pub mod prefix;

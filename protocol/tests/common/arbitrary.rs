@@ -13,6 +13,7 @@ use shoal_protocol::loss::{Loss, LossStatement};
 use shoal_protocol::mesh::claim::{ATTEMPT_MAX, CLAIM_LIFE_MAX_MS, Claim};
 use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
 use shoal_protocol::mesh::message::{Endpoint, MeshHello, MeshMessage};
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{
@@ -432,6 +433,17 @@ pub(crate) fn claim() -> impl Strategy<Value = Claim> {
     )
 }
 
+pub(crate) fn name_claim() -> impl Strategy<Value = NameClaim> {
+    let label = "[a-z][a-z0-9]{0,30}-?[a-z0-9]".prop_filter_map("a reserved one", |text| text.parse().ok());
+    (of(label), claim()).prop_map(|(label, Claim { issued, bound, time, expires, .. })| NameClaim {
+        label,
+        issued,
+        bound,
+        time,
+        expires,
+    })
+}
+
 pub(crate) fn origin() -> impl Strategy<Value = Origin> {
     (prefix(), epoch(), any::<u32>(), time()).prop_map(|(prefix, epoch, seqno, expires)| Origin {
         prefix,
@@ -500,7 +512,7 @@ pub(crate) fn mesh_message() -> impl Strategy<Value = MeshMessage> {
 }
 
 pub(crate) fn flood_message() -> impl Strategy<Value = FloodMessage> {
-    let kind = prop_oneof![Just(FloodKind::Claim), Just(FloodKind::MeshKey)];
+    let kind = prop_oneof![Just(FloodKind::Claim), Just(FloodKind::MeshKey), Just(FloodKind::Name)];
     let item = (kind, vec(any::<u8>(), 1..100)).prop_map(|(kind, signed)| FloodItem { kind, signed });
     let ack = || (1..=u64::MAX, any::<u64>()).prop_map(|(series, through)| FloodAck { series, through });
     let runs = || (epoch(), epoch());

@@ -12,6 +12,7 @@ use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::flood::{FloodAck, FloodItem, FloodKind, FloodMessage};
 use shoal_protocol::mesh::key::MeshKey;
 use shoal_protocol::mesh::message::{Endpoint, MeshHello};
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::{Origin, Reach, RouteMessage, RouteUpdate, Router, SeqnoRequest};
 use shoal_protocol::page::{
@@ -247,6 +248,11 @@ pub(crate) fn claim() -> Claim {
     Claim { attempt: 2, issued: ago(9), bound: ago(1), time: TIME, expires: TIME.saturating_add(48 * 3600 * 1000) }
 }
 
+pub(crate) fn name_claim() -> NameClaim {
+    let Claim { issued, bound, time, expires, .. } = claim();
+    NameClaim { label: Some("nas-2".parse().unwrap()), issued, bound, time, expires }
+}
+
 pub(crate) fn origin(prefix: &str) -> Origin {
     let expires = TIME.saturating_add(600_000);
     Origin { prefix: prefix.parse().unwrap(), epoch: EPOCH, seqno: 7, expires }
@@ -289,7 +295,7 @@ pub(crate) fn route_message() -> RouteMessage {
 
 pub(crate) fn flood_message() -> FloodMessage {
     let item = |kind| FloodItem { kind, signed: b"envelope".to_vec() };
-    let items = vec![item(FloodKind::Claim), item(FloodKind::MeshKey)];
+    let items = vec![item(FloodKind::Claim), item(FloodKind::MeshKey), item(FloodKind::Name)];
     let to = BootEpoch(EPOCH.0 + 1);
     FloodMessage { from: EPOCH, to, series: 3, number: 2, items, ack: Some(FloodAck { series: 4, through: 1 }) }
 }

@@ -117,8 +117,10 @@ pub(super) fn configs() -> Vec<Vec<u8>> {
          log-level = \"warn\"\nlog-format = \"json\"\ngenesis = \"{}\"\n",
         "00".repeat(32)
     );
+    let vpn = *b"[vpn]\nenabled = true\ntun-name = \"shoal0\"\nmtu = 1400\npool = \"10.9.0.0/16\"\ncarrier = \"udp\"\n\
+                port = 4701\nname = \"nas\"\nno-dns = true\n";
     let others = ["", "qouta = \"1GB\"", "open = 1", "[table]", "listen = []", "network = \"a b\"", "quota = \"1\""];
-    others.iter().map(|text| text.as_bytes().to_vec()).chain([all.into_bytes()]).collect()
+    others.iter().map(|text| text.as_bytes().to_vec()).chain([all.into_bytes(), vpn.into()]).collect()
 }
 
 /// A log of vouchers, as it is or with true checksums. At most its last line is left out.

@@ -9,6 +9,7 @@ use shoal_protocol::limits::CONTROL_FRAME_MAX;
 use shoal_protocol::loss::LossStatement;
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::route::Origin;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::{DeliveryReceipt, Receipt, RefusalStatement, ServeStatement};
@@ -41,7 +42,7 @@ const fn kind<T: Statement>() -> Kind {
     }
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     kind::<PeerRecord>(),
     kind::<Group>(),
     kind::<Voucher>(),
@@ -55,6 +56,7 @@ const KINDS: [Kind; 13] = [
     kind::<Claim>(),
     kind::<Origin>(),
     kind::<MeshKey>(),
+    kind::<NameClaim>(),
 ];
 
 pub(super) fn network() -> NetworkId {
@@ -149,6 +151,7 @@ fn payloads() -> Vec<(u8, Vec<u8>)> {
         "claim payload",
         "origin payload",
         "mesh key payload",
+        "name claim payload",
     ];
     let of = |(which, name): (u8, &'static str)| {
         [STATEMENTS, ROUTES, SESSION]

@@ -5,6 +5,7 @@
 //! - [`flood`]: signed statements for everybody.
 //! - [`routing`]: the way to every peer and prefix.
 //! - [`session`]: keys two members share, and frames sealed with them.
+//! - [`names`]: who has which name, and what questions of DNS are answered.
 //! - [`network`]: all of it together, for one network.
 //! - [`packet`]: inner packets read, checked, cut, completed and answered.
 //! - [`policy`]: who may send what to whom, announce what, and leave where.
@@ -16,6 +17,7 @@
 pub mod claims;
 pub mod flood;
 pub mod flow;
+pub mod names;
 pub mod network;
 pub mod packet;
 pub mod policy;

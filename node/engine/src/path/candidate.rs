@@ -16,6 +16,11 @@ pub const DEAD_ROUND_TRIPS: u64 = 6;
 pub const CONFIRM_ECHOES: u8 = 2;
 /// Waits between the first probes of an address, milliseconds; then [`PROBE_REST_MS`].
 pub const PROBE_BURST_MS: [u64; 12] = [200, 300, 500, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000, 1_000];
+/// Probes of each length that may stay without an echo in a row before the next shorter one is tried: together those of
+/// [`PROBE_BURST_MS`]. The longest has most, for a slow link answers the first ones too late.
+pub const TRIES: [u8; FRAMES] = [5, 4, 3];
+/// Lengths that are tried.
+pub const FRAMES: usize = 3;
 /// Wait between probes of an address that does not answer, milliseconds.
 pub const PROBE_REST_MS: u64 = 60_000;
 /// Wait between probes of a carrier that answers, while packets go, milliseconds.
@@ -62,6 +67,10 @@ pub(super) struct Candidate {
     pub(super) probe: Option<Probe>,
     pub(super) probe_due_ms: u64,
     pub(super) probes: usize,
+    /// Which length is tried, or proven.
+    pub(super) step: usize,
+    /// Probes of this length without an echo.
+    tries: u8,
     pub(super) held_until_ms: u64,
     hold_ms: u64,
     pub(super) used_since_ms: Option<u64>,
@@ -78,6 +87,8 @@ impl Candidate {
             probe: None,
             probe_due_ms: now_ms,
             probes: 0,
+            step: 0,
+            tries: 0,
             held_until_ms: 0,
             hold_ms: HOLD_DOWN_FIRST_MS,
             used_since_ms: None,
@@ -97,7 +108,7 @@ impl Candidate {
             None => sample,
             Some(old) => old.saturating_mul(7).saturating_add(sample) / 8,
         });
-        self.probes = 0;
+        (self.probes, self.tries) = (0, 0);
         if let (Proof::Echoes(count), true) = (self.proof, probe.padded) {
             let count = count.saturating_add(1);
             self.proof = if count >= CONFIRM_ECHOES { Proof::Mtu } else { Proof::Echoes(count) };
@@ -143,6 +154,16 @@ impl Candidate {
         self.unanswered_ms = None;
         self.used_since_ms = None;
         self.probes = 0;
+    }
+
+    /// A probe goes out that is to prove a length: a shorter one where those before had no echo, after the shortest the
+    /// longest again.
+    pub(super) fn try_length(&mut self) {
+        if TRIES.get(self.step).is_some_and(|most| self.tries >= *most) {
+            self.step = self.step.saturating_add(1) % FRAMES;
+            (self.tries, self.proof) = (0, Proof::Echoes(0));
+        }
+        self.tries = self.tries.saturating_add(1);
     }
 
     /// When to probe again after a probe was sent now.

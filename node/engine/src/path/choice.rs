@@ -124,6 +124,8 @@ impl fmt::Display for Why {
 /// A choice for the packet half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
+    /// Longest data frame that all of these ways take, bytes; 0 without one.
+    pub frame: u16,
     /// What to send on from now on.
     pub ways: Ways,
     /// To be sealed and sent as the last frame on the ways before and as the first on these; none if there is nothing to

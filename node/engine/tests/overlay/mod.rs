@@ -180,6 +180,7 @@ impl World {
             key_epoch: 0,
             offer: Offer { offloads: Offloads::ALL, max_frame: 65_535 },
             full_frame: 1400,
+            least_frame: 1400,
             advertised: vec![],
             exit: shoal_engine::mesh::routing::snapshot::ExitUse::Off,
             endpoints: vec![],

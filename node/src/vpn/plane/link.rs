@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shoal_engine::mesh::qos::Queue;
 use shoal_engine::mesh::session::{Dropped, Installed, RxHalf, Traffic, TxHalf};
 use shoal_engine::path::fence::FenceGate;
-use shoal_engine::path::{Carrier, Ways};
+use shoal_engine::path::{Carrier, Choice, Ways};
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
@@ -39,6 +39,8 @@ pub(super) struct Sending {
     halves: BTreeMap<SessionIndex, Sealer>,
     using: Option<SessionIndex>,
     pub(super) ways: Ways,
+    /// Longest frame of these ways, bytes.
+    pub(super) frame: usize,
     pub(super) lane: Option<LaneQueue>,
     /// Carriers that packets went on since the control half last asked.
     pub(super) used: Vec<Carrier>,
@@ -52,6 +54,11 @@ pub(super) struct Sending {
 }
 
 impl Sending {
+    /// Sends as this says from now on.
+    pub(super) fn go(&mut self, choice: &Choice) {
+        (self.ways, self.frame) = (choice.ways, usize::from(choice.frame));
+    }
+
     /// The half that is sealed with.
     pub(super) fn sealer(&mut self) -> Option<&mut Sealer> {
         self.halves.get_mut(&self.using?)
@@ -179,6 +186,7 @@ impl Link {
             halves: BTreeMap::new(),
             using: None,
             ways: Ways::None,
+            frame: 0,
             lane: None,
             used: Vec::new(),
             queue: None,

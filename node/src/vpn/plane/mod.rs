@@ -80,7 +80,6 @@ pub(crate) struct Parts {
     pub(crate) tables: Tables,
     pub(crate) seed: FlowSeed,
     /// Longest data frame in a datagram.
-    pub(crate) full_frame: u16,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) wake: Wake,
 }
@@ -103,7 +102,6 @@ pub(crate) struct Plane {
     answers: Mutex<Bucket>,
     cookies: Mutex<Bucket>,
     seed: FlowSeed,
-    full_frame: u16,
     reports: mpsc::Sender<Report>,
     /// Some link keeps frames until their turn has come.
     holds: AtomicBool,
@@ -134,7 +132,6 @@ impl Plane {
             answers: Mutex::new(Bucket::new(ANSWERS, 0)),
             cookies: Mutex::new(Bucket::new(COOKIES, 0)),
             seed: parts.seed,
-            full_frame: parts.full_frame,
             reports: parts.reports,
             holds: AtomicBool::new(false),
             wake: Arc::new(parts.wake),
@@ -280,10 +277,10 @@ impl Plane {
                     self.send_control(link, None, (on, path), &Control::Fence(fence), out);
                 }
                 self.flush(out);
-                link.sending().ways = choice.ways;
+                link.sending().go(choice);
             }
         }
-        link.sending().ways = choice.ways;
+        link.sending().go(choice);
         self.look_again(link);
     }
 }

@@ -94,7 +94,7 @@ impl Plane {
         let (carrier_max, nested) = match sending.ways {
             Ways::None => return Err(NotSent::NoCarrier),
             _ if !is_direct => (max_frame, FRAME_OVERHEAD.saturating_add(RelayHeader::LEN)),
-            ways => (self.longest(ways), 0),
+            _ => (sending.frame, 0),
         };
         let overhead = FRAME_OVERHEAD.saturating_add(Meta::LEN);
         let frame = carrier_max.min(usize::from(far_max)).saturating_sub(nested);
@@ -179,19 +179,11 @@ impl Plane {
             Ok(Some(bytes.len()))
         };
         let mut sending = next.sending();
-        let most = self.longest(sending.ways);
+        let most = sending.frame;
         if bytes.len().saturating_add(FRAME_OVERHEAD) > most {
             return Err(NotSent::TooBig { mtu: most });
         }
         self.emit(&mut sending, kind, bytes.len(), &mut body, out).map(|_| ())
-    }
-
-    /// Longest frame of the ways in use, bytes.
-    const fn longest(&self, ways: Ways) -> usize {
-        match ways {
-            Ways::One { on: Carrier::Lanes, .. } => FRAME_MAX,
-            _ => self.full_frame as usize,
-        }
     }
 
     /// Seals and sends the next frame; says whether there was one. Its body has at most `most` bytes.

@@ -51,6 +51,7 @@ fn name(made: &Made) -> String {
         Made::RouteTable(table) => format!("the routes of table {table}"),
         Made::Rule(rule) => format!("the rule of priority {} ({:?})", rule.priority, rule.family),
         Made::Firewall(table) => format!("nftables table inet {table}"),
+        Made::Resolver(_) => "the names of the network from the resolver".to_owned(),
         Made::Switch(before) => format!("the change of {:?}, which is {} again", before.switch, before.value),
     }
 }

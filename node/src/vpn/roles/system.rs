@@ -97,6 +97,11 @@ impl System {
         self.unguard(wanted)
     }
 
+    /// The journal and the socket to the kernel's tables, for what else has to be undone.
+    pub(crate) const fn parts(&mut self) -> (&mut Journal, &mut Netlink) {
+        (&mut self.journal, &mut self.netlink)
+    }
+
     /// Undoes everything.
     ///
     /// # Errors

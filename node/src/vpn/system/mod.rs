@@ -11,6 +11,7 @@
 //! | [`udp`] | batches of equal datagrams |
 //! | [`netlink`] | links, addresses, routes, rules, and a watch over their changes |
 //! | [`firewall`] | two nftables tables, each whole or not at all |
+//! | [`resolver`] | where programs of this machine ask for names, with what it was before |
 //! | [`sysctl`] | switches, with what they were before |
 //! | [`state`] | the journal of all that outlives a killed process |
 //! | [`wake`] | a wake-up for a thread that polls |
@@ -18,6 +19,7 @@
 pub mod firewall;
 pub mod netlink;
 mod problems;
+pub mod resolver;
 pub mod state;
 pub mod sysctl;
 pub mod tun;

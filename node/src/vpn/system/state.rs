@@ -2,8 +2,8 @@
 //! `shoald vpn cleanup` undoes exactly that. It holds no secret and knows no peer.
 //!
 //! The file is `vpn.made` in the data directory, mode 0600, replaced as a whole: one line of JSON, `version` 1, the boot
-//! and the network namespace it was written in, and what was made, in that order. After another boot all of it is gone by
-//! itself; in another namespace none of it can be reached.
+//! and the network namespace it was written in, and what was made, in that order. After another boot all of it but files is
+//! gone by itself; in another namespace none of it can be reached.
 
 use std::fs;
 use std::io;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::firewall::{FirewallError, Nft, Table};
 use super::netlink::{Netlink, NetlinkError, Route, Rule};
+use super::resolver::{ResolvConf, ResolverError};
 use super::sysctl::{Before, SysctlError};
 use crate::files::{read_bounded, write_private};
 
@@ -47,6 +48,8 @@ pub enum Made {
     Firewall(#[serde(with = "text")] Table),
     /// A switch, as it was before. The first note of a switch counts.
     Switch(Before),
+    /// A block in a file of the system's, which is on disk: it outlives a boot.
+    Resolver(ResolvConf),
 }
 
 impl Made {
@@ -54,6 +57,12 @@ impl Made {
     #[must_use]
     pub fn is_kill_switch(&self) -> bool {
         matches!(self, Self::Firewall(table) if table.is_kill_switch())
+    }
+
+    /// Whether it is still there after the system was started anew.
+    #[must_use]
+    pub const fn outlives_boot(&self) -> bool {
+        matches!(self, Self::Resolver(_))
     }
 
     /// Whether a note of this is no news after `other`.
@@ -75,6 +84,7 @@ impl Made {
             Self::Rule(rule) => Ok(netlink.remove_rule(rule)?),
             Self::Firewall(table) => Ok(Nft::find()?.remove(table)?),
             Self::Switch(before) => Ok(before.restore()?),
+            Self::Resolver(conf) => Ok(conf.restore()?),
         }
     }
 }
@@ -91,6 +101,9 @@ pub enum UndoError {
     /// A switch.
     #[error(transparent)]
     Switch(#[from] SysctlError),
+    /// The file of the system's resolver.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
 }
 
 impl UndoError {
@@ -101,6 +114,7 @@ impl UndoError {
             Self::Netlink(source) => source.retryable(),
             Self::Firewall(source) => source.retryable(),
             Self::Switch(source) => source.retryable(),
+            Self::Resolver(source) => source.retryable(),
         }
     }
 }
@@ -231,7 +245,8 @@ impl Journal {
     }
 
     /// Notes what is about to be made; what is noted already stays as it is. It is on disk when this returns, and only
-    /// then may it be made. Entries of an earlier boot are dropped.
+    /// then may it be made. Entries of an earlier boot are dropped, but
+    /// for those that outlive one.
     ///
     /// # Errors
     /// [`JournalError`]; then nothing was noted, and none of it may be made. `Elsewhere` while there are entries of
@@ -239,7 +254,10 @@ impl Journal {
     pub fn note(&mut self, made: &[Made]) -> Result<(), JournalError> {
         let mut content = match self.place() {
             Place::Here => Content { made: self.content.made.clone(), ..empty(&self.here) },
-            Place::Rebooted => empty(&self.here),
+            Place::Rebooted => {
+                let left = self.content.made.iter().filter(|made| made.outlives_boot());
+                Content { made: left.cloned().collect(), ..empty(&self.here) }
+            }
             Place::Elsewhere => return Err(JournalError::Elsewhere(self.content.namespace.clone())),
         };
         let before = content.made.len();
@@ -273,7 +291,8 @@ impl Journal {
             return Ok(Vec::new());
         }
         let undo = |made: Made| {
-            let result = if place == Place::Here { made.undo(netlink) } else { Ok(()) };
+            let is_there = place == Place::Here || made.outlives_boot();
+            let result = if is_there { made.undo(netlink) } else { Ok(()) };
             Undone { made, result }
         };
         let undone: Vec<Undone> = chosen.into_iter().rev().map(undo).collect();

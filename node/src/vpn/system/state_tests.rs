@@ -44,6 +44,7 @@ fn everything() -> Vec<Made> {
         Made::Rule(Rule { suppress_prefix_length: Some(0), source_port: Some(Port::Udp(4001)), mark: None, ..rule() }),
         Made::Switch(before),
         Made::Switch(Before { switch: advertisements, value: "1".into(), others: vec![] }),
+        Made::Resolver(ResolvConf::new(Path::new("/etc/resolv.conf"), Path::new("/var/lib/shoal"))),
     ]
 }
 
@@ -155,6 +156,23 @@ fn after_another_boot_nothing_is_undone_and_elsewhere_nothing_is_touched() {
     let mut journal = written("another", &namespace);
     journal.note(&[Made::RouteTable(1)]).unwrap();
     assert_eq!(journal.made(), [Made::RouteTable(1)]);
+
+    // A file of the system's is still there: it is put back, and noted until it is.
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("resolv.conf");
+    fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
+    let conf = ResolvConf::new(&file, room.path());
+    conf.keep().unwrap();
+    conf.install(std::net::Ipv6Addr::LOCALHOST).unwrap();
+    let mut journal = written("another", &namespace);
+    journal.content.made.push(Made::Resolver(conf.clone()));
+    journal.note(&[Made::RouteTable(1)]).unwrap();
+    assert_eq!(journal.made(), [Made::Resolver(conf), Made::RouteTable(1)]);
+    let mut journal = Journal::open(place.path()).unwrap();
+    journal.content.boot = "another".into();
+    let undone = journal.undo(&mut netlink, |_| false).unwrap();
+    assert!(undone.len() == 2 && undone.iter().all(|one| one.result.is_ok()), "{undone:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nameserver 192.0.2.1\n");
 
     let mut journal = written(&boot, "net:[1]");
     assert_eq!(journal.place(), Place::Elsewhere);

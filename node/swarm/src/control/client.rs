@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::codec::{Frame, REQUEST_BODY_MAX};
 use super::wire::{FrameWriter, LaneEnd, Violation, read_frame};
 use crate::error::RequestError;
-use crate::limits::{PING_INTERVAL, PINGS_MISSED_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::limits::{GOODBYE_TIMEOUT, PING_INTERVAL, PINGS_MISSED_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::link::{CloseReason, Link, Support};
 
 /// What callers ask of the task.
@@ -136,6 +136,7 @@ pub(crate) async fn run(
         end = tick(&shared, &link) => end,
         () = stop.cancelled() => LaneEnd::Stopped,
     };
+    let end = if link.support() == Support::Unknown { refused_or(end, &mut half).await } else { end };
     tracing::debug!(peer = %link.peer, end = %end, "outbound control lane ended");
     match end {
         LaneEnd::Unsupported => link.set_support(Support::No),
@@ -145,6 +146,18 @@ pub(crate) async fn run(
         LaneEnd::Silent => link.condemn(CloseReason::Silent),
         LaneEnd::Stalled => link.condemn(CloseReason::Stalled),
         LaneEnd::Stopped => writer.goodbye().await,
+    }
+}
+
+/// A stream that broke before anything came may have been refused: the refusal is read then, if it is there, for a write
+/// can fail sooner than a read sees why.
+async fn refused_or(end: LaneEnd, half: &mut ReadHalf<Stream>) -> LaneEnd {
+    if !matches!(end, LaneEnd::Stream(_)) {
+        return end;
+    }
+    match tokio::time::timeout(GOODBYE_TIMEOUT, read_frame(half)).await {
+        Ok(Err(LaneEnd::Unsupported)) => LaneEnd::Unsupported,
+        _ => end,
     }
 }
 

@@ -18,6 +18,7 @@ use shoal_protocol::group::{Group, Voucher};
 use shoal_protocol::loss::LossStatement;
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::key::MeshKey;
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::route::Origin;
 use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::receipt::{DeliveryReceipt, Receipt, RefusalStatement, ServeStatement};
@@ -59,7 +60,7 @@ enum Acts {
     /// A client: in `judges`.
     Client,
     /// A member of the private network, where who is newer counts and not when it was said: in `node/engine/tests/claims.rs`,
-    /// `node/engine/tests/routing.rs` and the tests of `node/engine/src/mesh/session`.
+    /// `node/engine/tests/routing.rs` and the tests of `node/engine/src/mesh/session` and `node/engine/src/mesh/names`.
     Member,
     /// Nobody yet: no source that ships reads one.
     Nobody,
@@ -79,7 +80,7 @@ const fn kind<T: Statement>(name: &'static str, golden: &'static str, acts: Acts
 }
 
 /// Every kind there is.
-const ALL: [Kind; 13] = [
+const ALL: [Kind; 14] = [
     kind::<PeerRecord>("PeerRecord", "peer record payload", Acts::Node),
     kind::<Group>("Group", "group payload", Acts::Node),
     kind::<Voucher>("Voucher", "voucher payload", Acts::Node),
@@ -91,6 +92,7 @@ const ALL: [Kind; 13] = [
     kind::<LossStatement>("LossStatement", "loss statement payload", Acts::Nobody),
     kind::<DeliveryReceipt>("DeliveryReceipt", "delivery receipt payload", Acts::Nobody),
     kind::<Claim>("Claim", "claim payload", Acts::Member),
+    kind::<NameClaim>("NameClaim", "name claim payload", Acts::Member),
     kind::<Origin>("Origin", "origin payload", Acts::Member),
     kind::<MeshKey>("MeshKey", "mesh key payload", Acts::Member),
 ];

@@ -6,6 +6,7 @@ mod carriers;
 mod forged;
 mod line;
 mod loss;
+mod names;
 mod offloads;
 mod order;
 mod refusals;

@@ -53,6 +53,11 @@ pub(super) fn status(status: &Status) -> String {
         status.routed,
         count(status.sessions, "session", "sessions"),
     );
+    let name = match (&status.name, status.name_taken_by) {
+        (None, _) => NONE.to_owned(),
+        (Some(name), None) => plain(name),
+        (Some(name), Some(holder)) => format!("{}: {holder} has it", plain(name)),
+    };
     let interface = status.interface.as_deref().map_or_else(|| "none: relays only".to_owned(), plain);
     facts(&[
         ("node", status.node.to_string()),
@@ -60,6 +65,7 @@ pub(super) fn status(status: &Status) -> String {
         ("interface", interface),
         ("ipv4", format!("{ipv4} (of {})", plain(&status.pool))),
         ("ipv6", status.ipv6.to_string()),
+        ("name", name),
         ("carriers", plain(&status.carriers)),
         ("members", members),
     ]) + &roles(&status.roles)
@@ -92,6 +98,7 @@ pub(super) fn peers(peers: &Peers) -> String {
     let row = |peer: &Peer| {
         vec![
             peer.node.to_string(),
+            peer.name.as_deref().map_or_else(|| NONE.to_owned(), plain),
             or_none(peer.ipv4),
             reach(peer.reach).to_owned(),
             ways(peer),
@@ -101,7 +108,7 @@ pub(super) fn peers(peers: &Peers) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = peers.peers.iter().map(row).collect();
-    table(&["peer", "ipv4", "reach", "way", "rtt", "frame", "session"], &rows) + &left_out(peers.left_out)
+    table(&["peer", "name", "ipv4", "reach", "way", "rtt", "frame", "session"], &rows) + &left_out(peers.left_out)
 }
 
 const fn reach(reach: Reach) -> &'static str {
@@ -180,6 +187,7 @@ pub(super) fn why(why: &Why) -> String {
         ("peer", why.peer.node.to_string()),
         ("ipv4", or_none(why.peer.ipv4)),
         ("ipv6", why.peer.ipv6.to_string()),
+        ("name", why.peer.name.as_deref().map_or_else(|| NONE.to_owned(), plain)),
         ("standing", standing.to_owned()),
         ("session", if why.peer.session { "yes" } else { "no" }.to_owned()),
         ("frame", or_none(why.peer.max_frame)),
@@ -299,6 +307,7 @@ mod tests {
             node: node(byte),
             ipv4: (byte == 1).then_some([100, 64, 0, byte].into()),
             ipv6: "fd00::1".parse().unwrap(),
+            name: (byte == 1).then(|| "nas".to_owned()),
             standing: Standing::Neighbour,
             session: byte == 1,
             reach,
@@ -319,6 +328,7 @@ mod tests {
         let text = peers(&Peers { peers: list, left_out: 2 });
         let lines: Vec<&str> = text.lines().collect();
         let column = |name: &str| lines[0].find(name).unwrap();
+        assert_eq!(lines[1].find("nas"), Some(column("name")));
         assert_eq!(lines[1].find("direct"), Some(column("reach")));
         assert_eq!(lines[1].find("udp 192.0.2.7:41"), Some(column("way")));
         assert!(lines[1].ends_with("<1 ms  1452   yes"), "{text}");

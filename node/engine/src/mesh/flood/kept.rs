@@ -19,7 +19,7 @@ pub struct Statement {
     pub kind: FloodKind,
     /// Who signed it.
     pub signer: NodeId,
-    /// Of two of one kind and signer the one with the greater number counts: the time of a claim, the epoch of a mesh key.
+    /// Of two of one kind and signer the one with the greater number counts: the time of a claim of either kind, the epoch of a mesh key.
     pub version: u64,
     /// Until when it is passed on.
     pub expires: UnixMillis,

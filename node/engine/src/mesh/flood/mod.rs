@@ -1,6 +1,6 @@
-//! Signed statements for everybody, told from neighbour to neighbour: claims of addresses, mesh keys. It verifies nothing:
-//! what comes in goes out of [`Flood::handle_message`] to be verified, and what was verified and news comes back by
-//! [`Flood::handle_news`]. It sends nothing either: [`Flood::poll`] says what to send.
+//! Signed statements for everybody, told from neighbour to neighbour: claims of addresses and names, mesh keys. It verifies
+//! nothing: what comes in goes out of [`Flood::handle_message`] to be verified, and what was verified and news comes back
+//! by [`Flood::handle_news`]. It sends nothing either: [`Flood::poll`] says what to send.
 //!
 //! The newest statement of each kind and signer is kept until it ends, in the order in which they became news. A neighbour
 //! is a place in that order: what is behind it still has to be told, less what the neighbour said itself. So a newer
@@ -29,7 +29,7 @@ use kept::Kept;
 use neighbour::Neighbour;
 
 /// Most statements of one kind: as many members as [claims](super::claims::CLAIMS_MAX) are remembered of. With envelopes of
-/// about 250 bytes and two kinds, 10 MiB.
+/// about 250 bytes and three kinds, 15 MiB.
 pub const STATEMENTS_MAX: usize = super::claims::CLAIMS_MAX;
 /// Most neighbours, those counted whose link is gone but may come back: twice as many as there can be links.
 pub const NEIGHBOURS_MAX: usize = 2 * crate::directory::LINKS_MAX;

@@ -7,6 +7,7 @@ use shoal_protocol::mesh::address::Pool;
 use shoal_protocol::mesh::claim::Claim;
 use shoal_protocol::mesh::key::MeshKey;
 use shoal_protocol::mesh::message::{Endpoint, MeshMessage};
+use shoal_protocol::mesh::name::NameClaim;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::Origin;
@@ -76,6 +77,8 @@ pub struct Setup {
     pub offer: Offer,
     /// Longest data frame that a datagram of the network's MTU holds, header and tag included.
     pub full_frame: u16,
+    /// Longest data frame of a packet of the network's MTU: the least that an address has to bear.
+    pub least_frame: u16,
     /// Prefixes this node leads to, besides its own addresses.
     pub advertised: Vec<Prefix>,
     /// Through whom this node's packets to the internet go.
@@ -103,6 +106,8 @@ pub enum Unsigned {
     Key(MeshKey),
     /// For [`super::Network::handle_signed_claim`].
     Claim(Claim),
+    /// For [`super::Network::handle_signed_name`].
+    Name(NameClaim),
     /// For [`super::Network::handle_signed_origin`].
     Origin(Origin),
 }
@@ -215,8 +220,12 @@ pub enum NetworkEffect {
     /// not know it and whose clock was set back makes a key that others do not believe, until it hears from them of the
     /// former one.
     SaveKeyEpoch(u64),
+    /// Keep this durably: it is what [`super::Network::handle_name`] of the next run is told.
+    SaveName(NameClaim),
     /// The node's own IPv4 address is this from now on.
     OwnAddress(Option<Ipv4Addr>),
+    /// [`super::Network::zone`] made before is out of date.
+    Names,
     /// [`super::Network::tables`] made before are out of date.
     Publish,
     /// For the packet half.

@@ -3,7 +3,8 @@
 //!
 //! - [`effect`]: what comes in with every event, and what is to be done.
 //! - `peer`: one other member. `neighbours`: connections, lanes and what is heard over them.
-//! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed.
+//! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed;
+//!   `names`: that of names.
 //! - `watching`: whether frames for those that are reached over others arrive.
 //! - [`tables`]: what the packet half reads. [`view`]: the same for people, and what is asked of one peer.
 //!
@@ -12,6 +13,7 @@
 
 pub mod effect;
 mod handshakes;
+mod names;
 mod neighbours;
 mod peer;
 mod statements;
@@ -36,6 +38,7 @@ pub use view::{NoPing, PeerView, Reach, RouteRow};
 
 use crate::mesh::claims::Claims;
 use crate::mesh::flood::Flood;
+use crate::mesh::names::Names;
 use crate::mesh::policy;
 use crate::mesh::routing::snapshot::ExitUse;
 use crate::mesh::routing::{Intake, Routing};
@@ -68,6 +71,7 @@ pub struct Network {
     peers: BTreeMap<PeerHash, Peer>,
     flood: Flood,
     watches: Watches,
+    names: Names,
     /// The newest mesh key record of every member that is known of, this node's own left out. At most
     /// [`KEYS_MAX`](statements::KEYS_MAX).
     keys: BTreeMap<PeerHash, KnownKey>,
@@ -77,6 +81,7 @@ pub struct Network {
     drops: Drops,
     refused: BTreeMap<Refused, u64>,
     publish: bool,
+    zone_changed: bool,
     effects: VecDeque<NetworkEffect>,
 }
 
@@ -99,11 +104,13 @@ impl Network {
             peers: BTreeMap::new(),
             flood: Flood::new(setup.local, setup.epoch),
             watches: Watches::default(),
+            names: Names::new(setup.local),
             keys: BTreeMap::new(),
             key_renewal: env.now.wall.saturating_add(statements::KEY_RENEW_MS),
             drops: Drops::default(),
             refused: BTreeMap::new(),
             publish: true,
+            zone_changed: true,
             effects: VecDeque::new(),
             key,
             setup,
@@ -155,6 +162,7 @@ impl Network {
     /// Time passed. To be called every 50 ms while packets go, else a few times a second.
     pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
         self.claims.handle_timeout(env.now.wall);
+        self.names.handle_timeout(env.now.wall);
         self.renew_key(env);
         self.flood.handle_timeout(env.now);
         self.intake.forget_expired(env.now.wall);
@@ -192,6 +200,9 @@ impl Network {
     pub fn poll(&mut self) -> Option<NetworkEffect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
+        }
+        if std::mem::take(&mut self.zone_changed) {
+            return Some(NetworkEffect::Names);
         }
         std::mem::take(&mut self.publish).then_some(NetworkEffect::Publish)
     }
@@ -262,6 +273,7 @@ impl Network {
     /// Passes on what claims and routing want.
     fn settle(&mut self, env: &mut Env<'_>) {
         self.drain_claims(env);
+        self.drain_names();
         self.drain_routing();
         self.drain_flood(env);
     }

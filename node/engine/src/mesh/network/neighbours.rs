@@ -209,7 +209,7 @@ impl Network {
                 return None;
             }
             self.publish = true;
-            self.peers.insert(hash, Peer::new(node, standing, self.setup.full_frame));
+            self.peers.insert(hash, Peer::new(node, standing, (self.setup.full_frame, self.setup.least_frame)));
             self.push(NetworkEffect::Plane(PlaneCommand::Peer { node }));
         }
         // Of two nodes with one hash, which is a matter of 2^40 tries for each, the first stays.
@@ -218,10 +218,9 @@ impl Network {
 
     /// Tells routing what the link to a peer is like now.
     pub(super) fn link_changed(&mut self, peer: PeerHash, env: &mut Env<'_>) {
-        let full_frame = self.setup.full_frame;
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let node = state.node;
-        match (state.standing, state.max_frame(full_frame)) {
+        match (state.standing, state.max_frame()) {
             (Standing::Neighbour(epoch), Some(max_frame)) if state.is_direct() => {
                 state.is_linked = true;
                 let rtt_ms = state.path.ways().carriers().find_map(|carrier| state.path.rtt_ms(carrier));

@@ -40,7 +40,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(node: NodeId, standing: Standing, full_frame: u16) -> Self {
+    pub(super) fn new(node: NodeId, standing: Standing, (full_frame, least_frame): (u16, u16)) -> Self {
         Self {
             node,
             standing,
@@ -48,7 +48,7 @@ impl Peer {
             has_lane: false,
             is_greeted: false,
             sessions: None,
-            path: PathAgent::new(full_frame),
+            path: PathAgent::new(full_frame, least_frame),
             carriers: BTreeSet::new(),
             is_linked: false,
         }
@@ -92,10 +92,10 @@ impl Peer {
     }
 
     /// Longest frame of the ways in use, bytes; none if there is no way but through others.
-    pub(super) fn max_frame(&self, full_frame: u16) -> Option<u32> {
+    pub(super) fn max_frame(&self) -> Option<u32> {
         let of = |carrier: Carrier| match carrier {
             Carrier::Lanes => Some(u32::from(u16::MAX)),
-            Carrier::Udp(_) => Some(u32::from(full_frame)),
+            Carrier::Udp(_) => Some(u32::from(self.path.frame_of(carrier))),
             Carrier::Routed => None,
         };
         match self.path.ways() {

@@ -109,7 +109,7 @@ impl Network {
         self.settle(env);
     }
 
-    fn spread(
+    pub(super) fn spread(
         &mut self,
         kind: FloodKind,
         version: u64,
@@ -133,6 +133,7 @@ impl Network {
             match item.kind {
                 FloodKind::Claim => self.take_claim(from, signed, env),
                 FloodKind::MeshKey => self.take_key(from, &signed, env),
+                FloodKind::Name => self.take_name(from, signed, env),
             }
         }
     }
@@ -207,7 +208,8 @@ impl Network {
             }
             _ => {}
         }
-        self.keys.insert(hash, KnownKey { node, epoch, signed: signed.clone() });
+        let is_new = self.keys.insert(hash, KnownKey { node, epoch, signed: signed.clone() }).is_none();
+        self.zone_changed |= is_new;
         if let Some(sessions) = self.peers.get_mut(&hash).and_then(|peer| peer.sessions.as_mut()) {
             // An older one was ruled out above.
             let _ = sessions.set_peer_key(key);
@@ -301,11 +303,11 @@ impl Network {
                     self.push(NetworkEffect::Sign(Unsigned::Claim(claim)));
                 }
                 ClaimEffect::OwnAddress(address) => {
-                    self.publish = true;
+                    (self.publish, self.zone_changed) = (true, true);
                     self.push(NetworkEffect::OwnAddress(address));
                 }
                 ClaimEffect::BindingsChanged => {
-                    self.publish = true;
+                    (self.publish, self.zone_changed) = (true, true);
                     // What a member may announce can hang on the address it has.
                     let right = super::rights(&self.policy, &self.claims, &self.setup);
                     self.routing.handle_policy(&right, env.now);

@@ -1,6 +1,7 @@
 //! Networks of a few nodes with real keys: what each wants done is done, over carriers that can be cut.
 
 mod clock;
+mod names;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -103,6 +104,7 @@ impl World {
                 key_epoch: 0,
                 offer: Offer { offloads: Offloads::ALL, max_frame: 65_535 },
                 full_frame: FULL_FRAME,
+                least_frame: FULL_FRAME,
                 advertised: vec![],
                 exit: ExitUse::Off,
                 endpoints: vec![Endpoint::new(address(at)).unwrap()],
@@ -198,7 +200,11 @@ impl World {
                 NetworkEffect::Sign(unsigned) => self.sign(at, &unsigned),
                 NetworkEffect::Plane(command) => self.obey(at, command),
                 NetworkEffect::Publish => self.nodes[at].sieve = self.nodes[at].network.tables().sieve,
-                NetworkEffect::SaveKeyEpoch(_) | NetworkEffect::SaveClaim(_) | NetworkEffect::OwnAddress(_) => {}
+                NetworkEffect::SaveKeyEpoch(_)
+                | NetworkEffect::SaveClaim(_)
+                | NetworkEffect::SaveName(_)
+                | NetworkEffect::OwnAddress(_)
+                | NetworkEffect::Names => {}
             }
         }
     }
@@ -213,6 +219,10 @@ impl World {
             Unsigned::Claim(said) => {
                 let signed = Signed::seal(said, &key, &network());
                 self.event(at, |network, env| network.handle_signed_claim(signed, env));
+            }
+            Unsigned::Name(said) => {
+                let signed = Signed::seal(said, &key, &network());
+                self.event(at, |network, env| network.handle_signed_name(signed, env));
             }
             Unsigned::Origin(said) => {
                 let signed = Signed::seal(said, &key, &network());

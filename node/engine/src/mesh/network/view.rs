@@ -159,7 +159,7 @@ impl Network {
         // As packets go: by the routes, and by the ways of whoever is next.
         let (reach, max_frame) = match lookup {
             Lookup::To { hops, .. } if hops.iter().any(|hop| hop.peer == hash) => {
-                (Reach::Direct, state.and_then(|state| state.max_frame(self.setup.full_frame)))
+                (Reach::Direct, state.and_then(Peer::max_frame))
             }
             // There are routes, but nothing that goes by them is answered: a liar, or more hops than a frame may cross.
             Lookup::To { .. } if self.watches.is_silent(&hash) => (Reach::None, None),

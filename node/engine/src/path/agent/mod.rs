@@ -52,8 +52,8 @@ pub enum PathEffect {
 pub struct PathAgent {
     candidates: BTreeMap<Carrier, Candidate>,
     ways: Ways,
-    /// Longest data frame a datagram of the network MTU holds, bytes.
-    full_frame: u16,
+    /// Lengths of data frames that are tried, bytes, the longest first.
+    frames: [u16; FRAMES],
     next_probe: u32,
     next_fence: u32,
     /// When packets went last.
@@ -63,13 +63,16 @@ pub struct PathAgent {
 }
 
 impl PathAgent {
-    /// Without carriers. `full_frame` is the longest data frame that the network's MTU makes, header and tag included.
+    /// Without carriers. `full_frame` is the longest data frame that a datagram of a usual link holds, header and tag
+    /// included; an address that does not bear it is tried with shorter ones, down to `least_frame`, which holds a packet
+    /// of the network's MTU.
     #[must_use]
-    pub fn new(full_frame: u16) -> Self {
+    pub fn new(full_frame: u16, least_frame: u16) -> Self {
+        let least = least_frame.min(full_frame);
         Self {
             candidates: BTreeMap::new(),
             ways: Ways::None,
-            full_frame,
+            frames: [full_frame, full_frame.midpoint(least), least],
             next_probe: 0,
             next_fence: 0,
             active_ms: None,
@@ -178,6 +181,16 @@ impl PathAgent {
         self.candidates.get(&carrier).map(|candidate| candidate.path)
     }
 
+    /// Longest data frame a carrier takes, bytes: of an address the length that was proven, or is tried.
+    #[must_use]
+    pub fn frame_of(&self, carrier: Carrier) -> u16 {
+        let step = self.candidates.get(&carrier).map_or(0, |candidate| candidate.step);
+        match carrier {
+            Carrier::Lanes | Carrier::Routed => u16::MAX,
+            Carrier::Udp(_) => self.frames.get(step).copied().unwrap_or_default(),
+        }
+    }
+
     /// Smoothed round trip of a carrier, milliseconds.
     #[must_use]
     pub fn rtt_ms(&self, carrier: Carrier) -> Option<u64> {
@@ -274,7 +287,7 @@ impl PathAgent {
         let rtt_ms = to.rtt_ms.unwrap_or_default();
         if rank(current) != rank(best) {
             let why = match best {
-                Carrier::Udp(_) => Why::MtuConfirmed { frame: self.full_frame, rtt_ms },
+                Carrier::Udp(_) => Why::MtuConfirmed { frame: self.frame_of(best), rtt_ms },
                 Carrier::Lanes | Carrier::Routed => Why::Better,
             };
             return (rank(best) < rank(current)).then_some(why);
@@ -333,21 +346,26 @@ impl PathAgent {
         if self.effects.len() >= EFFECTS_MAX {
             self.effects.pop_front();
         }
-        self.effects.push_back(PathEffect::Choose(Choice { ways, fence, why }));
+        let frame = ways.carriers().map(|carrier| self.frame_of(carrier)).min().unwrap_or_default();
+        self.effects.push_back(PathEffect::Choose(Choice { ways, frame, fence, why }));
     }
 
     /// Sends the probes that are due: always to an address that has to be proven, to others while packets go.
     fn probe_due(&mut self, now_ms: u64) {
         let active = self.is_active(now_ms);
-        let full = self.full_frame;
+        let frames = self.frames;
         for (carrier, candidate) in &mut self.candidates {
             let proving = matches!(candidate.proof, Proof::Echoes(_));
             let asks = proving || (active && candidate.proof != Proof::Nothing);
             if !asks || candidate.probe_due_ms > now_ms || self.effects.len() >= EFFECTS_MAX / 2 {
                 continue;
             }
+            if proving {
+                candidate.try_length();
+            }
             let padded = !matches!(candidate.proof, Proof::Needless);
-            let padding = if padded { usize::from(full).saturating_sub(PROBE_FRAME) } else { 0 };
+            let frame = frames.get(candidate.step).copied().unwrap_or_default();
+            let padding = if padded { usize::from(frame).saturating_sub(PROBE_FRAME) } else { 0 };
             let padding = u16::try_from(padding).unwrap_or(PROBE_PADDING_MAX).min(PROBE_PADDING_MAX);
             let number = self.next_probe;
             self.next_probe = self.next_probe.wrapping_add(1);

@@ -6,6 +6,7 @@ use shoal_protocol::UnixMillis;
 
 const STEP_MS: u64 = 10;
 const FULL: u16 = 1252;
+const LEAST: u16 = 1200;
 
 fn udp(port: u16) -> Carrier {
     Carrier::Udp((core::net::Ipv4Addr::LOCALHOST, port).into())
@@ -29,7 +30,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            agent: PathAgent::new(FULL),
+            agent: PathAgent::new(FULL, LEAST),
             now_ms: 0,
             alive: BTreeMap::new(),
             limit: BTreeMap::new(),
@@ -157,11 +158,40 @@ fn an_address_is_used_after_a_challenge_and_two_probes_of_full_length() {
 }
 
 #[test]
+fn an_address_that_bears_less_is_used_with_frames_of_what_it_bears() {
+    for (limit, frame) in [(FULL - 1, 1226), (1226, 1226), (1225, LEAST), (LEAST, LEAST)] {
+        let mut world = World::new();
+        world.up(Carrier::Lanes, 20);
+        world.up(udp(1), 20);
+        world.limit.insert(udp(1), limit);
+        world.agent.handle_validated(udp(1), world.now());
+        world.run(15_000, true);
+        assert_eq!(world.on(), [udp(1)], "{limit}");
+        let (_, choice) = world.choices.last().unwrap();
+        assert_eq!((choice.why, choice.frame), (Why::MtuConfirmed { frame, rtt_ms: 20 }, frame));
+        // It bears less from now on: left, and found again with what it bears.
+        world.limit.insert(udp(1), LEAST);
+        world.run(120_000, true);
+        assert_eq!((world.on(), world.agent.frame_of(udp(1))), (vec![udp(1)], LEAST), "{limit}");
+    }
+}
+
+#[test]
+fn a_slow_way_is_not_taken_for_a_narrow_one() {
+    let mut world = World::new();
+    world.up(Carrier::Lanes, 900);
+    world.up(udp(1), 900);
+    world.agent.handle_validated(udp(1), world.now());
+    world.run(20_000, true);
+    assert_eq!((world.on(), world.agent.frame_of(udp(1))), (vec![udp(1)], FULL));
+}
+
+#[test]
 fn an_address_with_a_small_mtu_is_never_used_and_asked_seldom() {
     let mut world = World::new();
     world.up(Carrier::Lanes, 20);
     world.up(udp(1), 20);
-    world.limit.insert(udp(1), FULL - 1);
+    world.limit.insert(udp(1), LEAST - 1);
     world.agent.handle_validated(udp(1), world.now());
     world.run(600_000, true);
     assert_eq!(world.on(), [Carrier::Lanes]);
@@ -295,7 +325,7 @@ fn more_addresses_than_path_ids_are_not_taken() {
 
 #[test]
 fn nothing_grows_for_an_owner_who_does_not_drain() {
-    let mut agent = PathAgent::new(FULL);
+    let mut agent = PathAgent::new(FULL, LEAST);
     for step in 0..10_000_u64 {
         let now = Now { wall: UnixMillis(0), uptime_ms: step * 1_000 };
         agent.handle_up(Carrier::Lanes, now);
