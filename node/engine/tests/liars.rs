@@ -7,6 +7,7 @@
 
 mod overlay;
 #[path = "world/chance.rs"]
+#[allow(dead_code, reason = "each program uses a part")]
 mod chance;
 
 use chance::first_seed;
