@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::config::VpnConfig;
-use super::key_epoch::KeyEpochFile;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::key_epoch::KeyEpochFile;
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};

@@ -72,8 +72,9 @@ impl Routing {
         for (prefix, router, seqno) in self.requests.due(now.uptime_ms) {
             let Some(destination) = self.destinations.get(&prefix) else { continue };
             let known = destination.heard.iter();
-            let mut known: Vec<(bool, u32, u32, NodeId)> =
-                known.map(|(node, heard)| (heard.told.router != router, destination.mark(node), heard.told.metric, *node)).collect();
+            let mut known: Vec<(bool, u32, u32, NodeId)> = known
+                .map(|(node, heard)| (heard.told.router != router, destination.mark(node), heard.told.metric, *node))
+                .collect();
             known.sort_unstable();
             for (.., node) in known.into_iter().take(ASKED_MAX) {
                 self.ask(node, SeqnoRequest { prefix, router, seqno, hops: REQUEST_HOPS_MAX });

@@ -34,7 +34,13 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        Self { watches: Watches::default(), now_ms: 0, penalties: BTreeMap::new(), probes: Vec::new(), echoes: VecDeque::new() }
+        Self {
+            watches: Watches::default(),
+            now_ms: 0,
+            penalties: BTreeMap::new(),
+            probes: Vec::new(),
+            echoes: VecDeque::new(),
+        }
     }
 
     fn candidates(&self, hops: &[u8]) -> Vec<Candidate> {
@@ -209,4 +215,37 @@ fn a_handshake_is_repeated_if_one_went_a_moment_ago_and_led_to_nothing() {
     watches.handle_session(&peer(1));
     assert!(!watches.is_repeated(peer(1), at(2_000)));
     assert!(!watches.is_repeated(peer(1), at(2_000 + REPEATED_MS)));
+}
+
+#[test]
+fn who_was_left_for_two_peers_has_to_answer_for_a_third_before_it_is_used() {
+    let mut watches = Watches::default();
+    let candidates = [candidate(2, true), candidate(3, false)];
+    let left = |watches: &mut Watches, n: usize| {
+        watches.handle_sent(peer(n), at(0));
+        for ms in (0..=8_000).step_by(100) {
+            watches.judge(peer(n), &candidates, true, at(ms));
+            while let Some(effect) = watches.poll() {
+                if let WatchEffect::Probe { hop, probe: Control::Probe { number, .. }, .. } = effect
+                    && hop == node(3)
+                {
+                    watches.handle_echo(&peer(n), number, at(ms));
+                }
+            }
+        }
+    };
+    let first = |watches: &mut Watches, n: usize| -> Vec<NodeId> {
+        watches.handle_sent(peer(n), at(9_000));
+        watches.judge(peer(n), &candidates, true, at(9_000));
+        let all = std::iter::from_fn(|| watches.poll());
+        let of = all.filter_map(|effect| match effect {
+            WatchEffect::Penalty { hop, .. } => Some(hop),
+            WatchEffect::Probe { .. } => None,
+        });
+        of.collect()
+    };
+    left(&mut watches, 1);
+    assert_eq!(first(&mut watches, 10), [], "one may be the peer's own doing");
+    left(&mut watches, 2);
+    assert_eq!(first(&mut watches, 11), [node(2)]);
 }

@@ -19,7 +19,8 @@ impl World {
         let random = &mut self.random;
         let network = Network::new(setup, policy, &mut Env { now, random: &mut |out| random.fill(out) });
         let node = &mut self.nodes[at];
-        (node.network, node.halves, node.using, node.ways) = (network, BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        (node.network, node.halves, node.using, node.ways) =
+            (network, BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         self.drain(at);
     }
 
