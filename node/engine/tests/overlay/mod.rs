@@ -13,9 +13,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::Now;
-use shoal_engine::mesh::network::{
-    Carriers, Env, Members, Network, NetworkEffect, PeerView, Setup, Unsigned,
-};
+use shoal_engine::mesh::network::{Carriers, Env, Members, Network, NetworkEffect, PeerView, Setup, Unsigned};
 use shoal_engine::mesh::policy;
 use shoal_engine::mesh::relay::Relay;
 use shoal_engine::mesh::routing::Snapshot;
