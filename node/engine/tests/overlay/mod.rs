@@ -13,9 +13,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use shoal_engine::Now;
-use shoal_engine::mesh::network::{
-    Carriers, Env, Members, Network, NetworkEffect, PeerView, PlaneCommand, Setup, Unsigned,
-};
+use shoal_engine::mesh::network::{Carriers, Env, Members, Network, NetworkEffect, PeerView, Setup, Unsigned};
 use shoal_engine::mesh::policy;
 use shoal_engine::mesh::relay::Relay;
 use shoal_engine::mesh::routing::Snapshot;
@@ -33,7 +31,6 @@ use shoal_protocol::{BootEpoch, NetworkId, NodeId, Signed, Suite, UnixMillis};
 
 use crate::chance::Chance;
 use liar::Liar;
-pub(crate) use liar::Vice;
 use plane::Parcel;
 
 const WALL: u64 = 1_700_000_000_000;

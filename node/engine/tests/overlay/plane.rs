@@ -40,7 +40,7 @@ impl World {
                 self.nodes[at].ways.remove(&peer);
             }
             PlaneCommand::Handshake { peer: Some(peer), on: Carrier::Lanes, bytes } => {
-                self.to_lane(at, peer, Parcel { bytes, trail: vec![] });
+                self.put_on_lane(at, peer, Parcel { bytes, trail: vec![] });
             }
             PlaneCommand::Handshake { peer: Some(peer), on: Carrier::Routed, bytes } => self.routed(at, peer, &bytes),
             PlaneCommand::Handshake { .. } => {}
@@ -58,7 +58,7 @@ impl World {
                 if routed {
                     self.routed(at, peer, &bytes);
                 } else {
-                    self.to_lane(at, peer, Parcel { bytes, trail: vec![] });
+                    self.put_on_lane(at, peer, Parcel { bytes, trail: vec![] });
                 }
             }
             PlaneCommand::RoutedControl { peer, index, hop, control } => {
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// Puts bytes on the lane to a neighbour.
-    fn to_lane(&mut self, at: usize, peer: PeerHash, parcel: Parcel) {
+    fn put_on_lane(&mut self, at: usize, peer: PeerHash, parcel: Parcel) {
         let to = self.hashes[&peer];
         if let Some(delay) = self.wires.get(&pair(at, to)).copied() {
             self.counts.frames += 1;
@@ -129,7 +129,7 @@ impl World {
     /// Sends a relay header and what is behind it to a neighbour, inside of the session with that one.
     pub(super) fn send_relayed(&mut self, at: usize, hop: PeerHash, relayed: &[u8], trail: Vec<usize>) {
         if let Some(bytes) = self.seal_body(at, hop, PathId::LANES, ContentKind::Relayed, &[], relayed) {
-            self.to_lane(at, hop, Parcel { bytes, trail });
+            self.put_on_lane(at, hop, Parcel { bytes, trail });
         }
     }
 
@@ -171,7 +171,7 @@ impl World {
         self.nodes[from].sent.insert((peer, on));
         if hop == peer {
             let Some(bytes) = self.seal_body(from, peer, path, ContentKind::Packet, &[], &body) else { return false };
-            self.to_lane(from, peer, Parcel { bytes, trail: vec![] });
+            self.put_on_lane(from, peer, Parcel { bytes, trail: vec![] });
         } else {
             let aad = self.header(from, peer).aad();
             let Some(bytes) = self.seal_body(from, peer, path, ContentKind::Packet, &aad, &body) else { return false };

@@ -93,6 +93,16 @@ impl Hop {
         }
     }
 
+    /// One that did not answer for other peers: it is used after it answered for this one.
+    pub(super) const fn suspect(now: Now) -> Self {
+        Self { standing: Standing::Left, strikes: 1, struck_ms: now.uptime_ms, ..Self::new() }
+    }
+
+    /// Whether it has answered, and does.
+    pub(super) fn is_proven(&self) -> bool {
+        self.standing == Standing::Good && self.rtt_ms.is_some()
+    }
+
     /// What a way by it costs more.
     pub(super) const fn penalty(&self) -> u32 {
         match self.standing {

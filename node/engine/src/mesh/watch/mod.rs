@@ -46,6 +46,9 @@ pub const LOOK_MS: u64 = 250;
 /// A handshake message is a repetition if the one before is younger than this, milliseconds: two of the longest waits
 /// between initiations.
 pub const REPEATED_MS: u64 = 12_000;
+/// A neighbour that is left for so many peers, and for more than it answers for, is not trusted with another before it
+/// answers: one alone may be the peer's own doing.
+pub const SUSPECT_LEAST: usize = 2;
 /// Probes are numbered from here to twice this: below are those of the paths, above those of people who ask.
 pub const FIRST_NUMBER: u32 = 1 << 30;
 /// Zeros behind a long probe, bytes, as far as the way takes them: who passes only short frames is found too.
@@ -111,7 +114,7 @@ impl Watch {
     }
 
     /// Knows every candidate, and of others only what is worth remembering.
-    fn take_candidates(&mut self, candidates: &[Candidate]) {
+    fn take_candidates(&mut self, candidates: &[Candidate], suspects: &[NodeId], now: Now) {
         let is_candidate = |node: &NodeId| candidates.iter().any(|candidate| candidate.hop == *node);
         self.hops.retain(|node, hop| is_candidate(node) || !hop.is_plain());
         for candidate in candidates {
@@ -121,7 +124,8 @@ impl Watch {
                 let Some(other) = other else { break };
                 self.hops.remove(&other);
             }
-            self.hops.entry(candidate.hop).or_insert_with(Hop::new);
+            let is_suspect = suspects.contains(&candidate.hop);
+            self.hops.entry(candidate.hop).or_insert_with(|| if is_suspect { Hop::suspect(now) } else { Hop::new() });
         }
     }
 }
@@ -205,10 +209,11 @@ impl Watches {
     /// Looks at one peer: which probes were not answered, and who is to be asked. `candidates` are the neighbours that could
     /// be the next hop, the nearest first; none of them is asked unless there is a session with the peer.
     pub fn judge(&mut self, peer: PeerHash, candidates: &[Candidate], has_session: bool, now: Now) {
+        let suspects = self.suspects(&peer, candidates);
         let Some(watch) = self.watches.get_mut(&peer) else { return };
         watch.next_look_ms = now.uptime_ms.saturating_add(LOOK_MS);
         let before: Vec<(NodeId, u32)> = watch.hops.iter().map(|(node, hop)| (*node, hop.penalty())).collect();
-        watch.take_candidates(candidates);
+        watch.take_candidates(candidates, &suspects, now);
         for (node, hop) in &mut watch.hops {
             if has_session {
                 hop.handle_timeout(now);
@@ -216,6 +221,9 @@ impl Watches {
                 hop.handle_no_session(now);
             }
         }
+        let fresh =
+            watch.hops.keys().filter(|node| before.iter().all(|(known, _)| known != *node)).map(|node| (*node, 0));
+        let before: Vec<(NodeId, u32)> = before.iter().copied().chain(fresh).collect();
         for (node, penalty) in before {
             let after = watch.hops.get(&node).map_or(0, Hop::penalty);
             if after != penalty && self.effects.len() < EFFECTS_MAX {
@@ -275,6 +283,19 @@ impl Watches {
             watch.hops.values_mut().for_each(Hop::handle_session);
             watch.next_look_ms = 0;
         }
+    }
+
+    /// Those among candidates that are new for `peer`, and were left for so many others that it is likely their own doing: a
+    /// liar is found out once, and not again for everybody behind it.
+    fn suspects(&self, peer: &PeerHash, candidates: &[Candidate]) -> Vec<NodeId> {
+        let Some(watch) = self.watches.get(peer) else { return Vec::new() };
+        let fresh = candidates.iter().map(|candidate| candidate.hop).filter(|hop| !watch.hops.contains_key(hop));
+        let suspect = |node: &NodeId| {
+            let known = || self.watches.values().filter_map(|watch| watch.hops.get(node));
+            let left = known().filter(|hop| hop.is_left()).count();
+            left >= SUSPECT_LEAST && left > known().filter(|hop| hop.is_proven()).count()
+        };
+        fresh.filter(suspect).collect()
     }
 
     fn ensure(&mut self, peer: PeerHash, relayed: bool, now: Now) -> Option<&mut Watch> {

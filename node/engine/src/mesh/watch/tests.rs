@@ -28,11 +28,19 @@ struct Lab {
     now_ms: u64,
     penalties: BTreeMap<NodeId, u32>,
     probes: Vec<(u64, NodeId, u16)>,
+    /// Answers under way.
+    echoes: VecDeque<(u64, u32)>,
 }
 
 impl Lab {
     fn new() -> Self {
-        Self { watches: Watches::default(), now_ms: 0, penalties: BTreeMap::new(), probes: Vec::new() }
+        Self {
+            watches: Watches::default(),
+            now_ms: 0,
+            penalties: BTreeMap::new(),
+            probes: Vec::new(),
+            echoes: VecDeque::new(),
+        }
     }
 
     fn candidates(&self, hops: &[u8]) -> Vec<Candidate> {
@@ -45,16 +53,16 @@ impl Lab {
     /// Packets go for so long; a probe of `length` by `hop` is answered after 20 ms where `answers` says so.
     fn run(&mut self, hops: &[u8], for_ms: u64, mut answers: impl FnMut(u64, NodeId, u16) -> bool) {
         let end = self.now_ms + for_ms;
-        let mut echoes: VecDeque<(u64, u32)> = VecDeque::new();
         while self.now_ms < end {
             self.now_ms += 10;
             let now = at(self.now_ms);
-            while let Some((_, number)) = echoes.pop_front_if(|(due_ms, _)| *due_ms <= self.now_ms) {
-                self.watches.handle_received(&peer(1));
+            while let Some((_, number)) = self.echoes.pop_front_if(|(due_ms, _)| *due_ms <= self.now_ms) {
                 self.watches.handle_echo(&peer(1), number, now);
             }
             if self.now_ms.is_multiple_of(50) {
+                // Packets come back all the time, so that only probes tell.
                 assert!(self.watches.handle_sent(peer(1), now));
+                self.watches.handle_received(&peer(1));
                 for due in self.watches.due(now) {
                     let candidates = self.candidates(hops);
                     self.watches.judge(due, &candidates, true, now);
@@ -66,7 +74,7 @@ impl Lab {
                         assert!(Watches::is_own(number));
                         self.probes.push((self.now_ms, hop, padding));
                         if answers(self.now_ms, hop, padding) {
-                            echoes.push_back((self.now_ms + 20, number));
+                            self.echoes.push_back((self.now_ms + 20, number));
                         }
                     }
                     WatchEffect::Probe { probe, .. } => panic!("{probe:?}"),
@@ -207,4 +215,37 @@ fn a_handshake_is_repeated_if_one_went_a_moment_ago_and_led_to_nothing() {
     watches.handle_session(&peer(1));
     assert!(!watches.is_repeated(peer(1), at(2_000)));
     assert!(!watches.is_repeated(peer(1), at(2_000 + REPEATED_MS)));
+}
+
+#[test]
+fn who_was_left_for_two_peers_has_to_answer_for_a_third_before_it_is_used() {
+    let mut watches = Watches::default();
+    let candidates = [candidate(2, true), candidate(3, false)];
+    let left = |watches: &mut Watches, n: usize| {
+        watches.handle_sent(peer(n), at(0));
+        for ms in (0..=8_000).step_by(100) {
+            watches.judge(peer(n), &candidates, true, at(ms));
+            while let Some(effect) = watches.poll() {
+                if let WatchEffect::Probe { hop, probe: Control::Probe { number, .. }, .. } = effect
+                    && hop == node(3)
+                {
+                    watches.handle_echo(&peer(n), number, at(ms));
+                }
+            }
+        }
+    };
+    let first = |watches: &mut Watches, n: usize| -> Vec<NodeId> {
+        watches.handle_sent(peer(n), at(9_000));
+        watches.judge(peer(n), &candidates, true, at(9_000));
+        let all = std::iter::from_fn(|| watches.poll());
+        let of = all.filter_map(|effect| match effect {
+            WatchEffect::Penalty { hop, .. } => Some(hop),
+            WatchEffect::Probe { .. } => None,
+        });
+        of.collect()
+    };
+    left(&mut watches, 1);
+    assert_eq!(first(&mut watches, 10), [], "one may be the peer's own doing");
+    left(&mut watches, 2);
+    assert_eq!(first(&mut watches, 11), [node(2)]);
 }
