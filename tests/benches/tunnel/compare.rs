@@ -7,7 +7,7 @@ use shoal_tests::bench::Setting;
 use shoal_tests::bench::report::{Limit, context, judged, plain};
 
 use crate::contender::{Contender, Running};
-use crate::load::{Flows, Pings, datagrams, median};
+use crate::load::{Flows, Pings, median, packets};
 
 /// Turns of each; the middle one counts.
 const ROUNDS: usize = 3;
@@ -35,9 +35,8 @@ struct Turn {
     /// Megabits a second.
     one: f64,
     four: f64,
-    /// Thousands of packets a second that came, and of a hundred sent those that did not.
+    /// Thousands a second.
     packets: f64,
-    lost: f64,
     /// Milliseconds.
     ping: f64,
     /// Processor seconds a gigabit, both ends.
@@ -57,12 +56,11 @@ fn turn(contender: Contender, time: Duration) -> Turn {
     // A device of our own takes the packets whole; others are as their manuals say.
     let other = matches!(contender, Contender::Shoal(_)).then(|| Running::start(contender, PACKET));
     let running = other.as_ref().unwrap_or(&running);
-    let packets = datagrams(&running.left, &running.right, running.address, PACKET.into(), time);
+    let packets = packets(&running.left, &running.right, running.address, PACKET.into(), time);
     Turn {
         one: one.megabits(),
         four: four.megabits(),
-        packets: packets.came / 1e3,
-        lost: (1.0 - packets.came / packets.sent).max(0.0) * 100.0,
+        packets: packets / 1e3,
         ping: ping.quantile(0.5),
         work: after.since(before).seconds() / one.gigabits(),
         peak,
@@ -76,7 +74,6 @@ fn middle(turns: &[Turn]) -> Turn {
         one: of(|turn| turn.one),
         four: of(|turn| turn.four),
         packets: of(|turn| turn.packets),
-        lost: of(|turn| turn.lost),
         ping: of(|turn| turn.ping),
         work: of(|turn| turn.work),
         peak: of(|turn| turn.peak),
@@ -100,12 +97,12 @@ pub(crate) fn row(setting: &Setting) {
     let measured = contenders.iter().zip(&turns).filter(|(_, turns)| !turns.is_empty());
     let measured: Vec<(&str, Turn)> = measured.map(|(contender, turns)| (contender.name(), middle(turns))).collect();
     println!(
-        "{:<13} {:>12} {:>12} {:>14} {:>7} {:>9} {:>8} {:>9}",
-        "", "1 flow Mb/s", "4 flows Mb/s", "1400 B kpkt/s", "lost %", "ping ms", "s / Gb", "peak MiB"
+        "{:<13} {:>12} {:>12} {:>14} {:>9} {:>8} {:>9}",
+        "", "1 flow Mb/s", "4 flows Mb/s", "1400 B kpkt/s", "ping ms", "s / Gb", "peak MiB"
     );
     for (name, turn) in &measured {
-        let Turn { one, four, packets, lost, ping, work, peak } = turn;
-        println!("{name:<13} {one:>12.0} {four:>12.0} {packets:>14.1} {lost:>7.1} {ping:>9.3} {work:>8.3} {peak:>9.1}");
+        let Turn { one, four, packets, ping, work, peak } = turn;
+        println!("{name:<13} {one:>12.0} {four:>12.0} {packets:>14.1} {ping:>9.3} {work:>8.3} {peak:>9.1}");
     }
     for (name, limit, added) in [("lanes", LANES_LIMIT, LANES_ADDED), ("udp", UDP_LIMIT, UDP_ADDED)] {
         judge(name, limit, added, &measured);

@@ -83,7 +83,7 @@ impl Running {
         left.cable(("cable", &format!("{LEFT}/24")), &right, ("cable", &format!("{RIGHT}/24"))).unwrap();
         let room = tempfile::tempdir().unwrap();
         let (members, processes) = (Vec::new(), Vec::new());
-        let mut running = Self { members, processes, left, right, address: RIGHT.parse().unwrap(), room: room };
+        let mut running = Self { members, processes, left, right, address: RIGHT.parse().unwrap(), room };
         match contender {
             Contender::Cable => {}
             Contender::Shoal(carrier) => running.start_shoal(carrier, mtu),
