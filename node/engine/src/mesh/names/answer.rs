@@ -58,7 +58,7 @@ pub fn answer(query: &[u8], zone: &Zone, over: Over) -> Reply {
         Err(Some((header, code))) => return said(plain(&header, code)),
     };
     let name = asked.question.name();
-    let texts: Option<Vec<String>> = name.iter().map(|label| text(label)).collect();
+    let texts: Option<Vec<String>> = name.iter().map(text).collect();
     // A label that is no text is none of ours, wherever it stands.
     let Some(texts) = texts else { return Reply::Elsewhere(asked) };
     let labels: Vec<&str> = texts.iter().map(String::as_str).collect();
