@@ -230,8 +230,8 @@ fn members_are_found_by_name_and_others_where_they_were_found_before() {
         for host in [member.node.id.as_str(), &member.node.id.to_ascii_lowercase(), label] {
             for network in ["vpn", &tag] {
                 let name = format!("{host}.{network}.shoal.internal.");
-                assert_eq!(scene.found(&name, RecordType::A), [a.clone()], "{name}");
-                assert_eq!(scene.found(&name, RecordType::AAAA), [aaaa.clone()], "{name}");
+                assert_eq!(scene.found(&name, RecordType::A), std::slice::from_ref(&a), "{name}");
+                assert_eq!(scene.found(&name, RecordType::AAAA), std::slice::from_ref(&aaaa), "{name}");
             }
         }
         for address in member.addresses() {
