@@ -142,11 +142,12 @@ fn corrupted(seed: u64, count: usize, degree: usize, before_ms: u64) {
             }
         }
     }
-    println!("seed {seed}: {count} nodes, {} pairs, longest silence {worst} ms; {:?}", flows.len(), world.counts);
-    for (_, to, ..) in &late {
-        println!("to {to}: {:?}", world.lost.range((*to, 0, "")..(*to + 1, 0, "")).collect::<Vec<_>>());
-    }
-    assert!(late.is_empty(), "seed {seed}: (from, to, arrived of 75, silence, next hops): {late:?}");
+    let lost = |to: usize| world.lost.range((to, 0, "")..(to + 1, 0, "")).collect::<Vec<_>>();
+    let why: Vec<_> = late.iter().map(|(_, to, ..)| (to, lost(*to))).collect();
+    assert!(
+        late.is_empty(),
+        "seed {seed}: (from, to, arrived of 75, silence, next hops): {late:?}; lost: {why:?}; longest silence {worst} ms"
+    );
     assert!(world.counts.swallowed > 0 && world.counts.tried > 0);
 }
 

@@ -326,6 +326,8 @@ impl World {
                 NetworkEffect::CloseLane(_)
                 | NetworkEffect::SaveKeyEpoch(_)
                 | NetworkEffect::SaveClaim(_)
+                | NetworkEffect::SaveName(_)
+                | NetworkEffect::Names
                 | NetworkEffect::OwnAddress(_) => {}
             }
         }
@@ -358,6 +360,10 @@ impl World {
             Unsigned::Origin(said) => {
                 let signed = Signed::seal(said, &key, &network());
                 self.event(at, |network, env| network.handle_signed_origin(signed, env));
+            }
+            Unsigned::Name(said) => {
+                let signed = Signed::seal(said, &key, &network());
+                self.event(at, |network, env| network.handle_signed_name(signed, env));
             }
         }
     }

@@ -130,13 +130,14 @@ pub(crate) async fn run(
     let shared = Shared::default();
     let (mut half, write_half) = stream.split();
     let mut writer = FrameWriter::new(write_half);
-    let end = tokio::select! {
-        end = read_all(&mut half, &shared, &link) => end,
-        end = write_all(&mut writer, &mut commands, &shared) => end,
-        end = tick(&shared, &link) => end,
-        () = stop.cancelled() => LaneEnd::Stopped,
+    let (end, can_read) = tokio::select! {
+        end = read_all(&mut half, &shared, &link) => (end, false),
+        end = write_all(&mut writer, &mut commands, &shared) => (end, true),
+        end = tick(&shared, &link) => (end, true),
+        () = stop.cancelled() => (LaneEnd::Stopped, false),
     };
-    let end = if link.support() == Support::Unknown { refused_or(end, &mut half).await } else { end };
+    let is_silent = can_read && link.support() == Support::Unknown;
+    let end = if is_silent { refused_or(end, &mut half).await } else { end };
     tracing::debug!(peer = %link.peer, end = %end, "outbound control lane ended");
     match end {
         LaneEnd::Unsupported => link.set_support(Support::No),
@@ -149,8 +150,8 @@ pub(crate) async fn run(
     }
 }
 
-/// A stream that broke before anything came may have been refused: the refusal is read then, if it is there, for a write
-/// can fail sooner than a read sees why.
+/// A stream that no write gets through, and on which nothing came, may have been refused: the refusal is read then, if it is
+/// there. One whose read failed cannot be read again.
 async fn refused_or(end: LaneEnd, half: &mut ReadHalf<Stream>) -> LaneEnd {
     if !matches!(end, LaneEnd::Stream(_)) {
         return end;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use shoal_protocol::mesh::session::content::{Control, Fence, PROBE_FRAME, PROBE_PADDING_MAX};
 use shoal_protocol::mesh::session::frame::PathId;
 
-use super::candidate::{ALIVE_MS, Candidate, Probe, Proof};
+use super::candidate::{ALIVE_MS, Candidate, FRAMES, Probe, Proof};
 use super::choice::{Choice, Decision, Ways, Why};
 use super::{CARRIERS_MAX, Carrier};
 use crate::Now;
