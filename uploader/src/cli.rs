@@ -555,7 +555,7 @@ mod tests {
         }
         for words in [
             &[][..],
-            &["up"],
+            &["sideways"],
             &["why"],
             &["why", "me"],
             &["why", "100.64.0.7/32"],

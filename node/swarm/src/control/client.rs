@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::codec::{Frame, REQUEST_BODY_MAX};
 use super::wire::{FrameWriter, LaneEnd, Violation, read_frame};
 use crate::error::RequestError;
-use crate::limits::{PING_INTERVAL, PINGS_MISSED_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::limits::{GOODBYE_TIMEOUT, PING_INTERVAL, PINGS_MISSED_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::link::{CloseReason, Link, Support};
 
 /// What callers ask of the task.
@@ -130,12 +130,14 @@ pub(crate) async fn run(
     let shared = Shared::default();
     let (mut half, write_half) = stream.split();
     let mut writer = FrameWriter::new(write_half);
-    let end = tokio::select! {
-        end = read_all(&mut half, &shared, &link) => end,
-        end = write_all(&mut writer, &mut commands, &shared) => end,
-        end = tick(&shared, &link) => end,
-        () = stop.cancelled() => LaneEnd::Stopped,
+    let (end, can_read) = tokio::select! {
+        end = read_all(&mut half, &shared, &link) => (end, false),
+        end = write_all(&mut writer, &mut commands, &shared) => (end, true),
+        end = tick(&shared, &link) => (end, true),
+        () = stop.cancelled() => (LaneEnd::Stopped, false),
     };
+    let is_silent = can_read && link.support() == Support::Unknown;
+    let end = if is_silent { refused_or(end, &mut half).await } else { end };
     tracing::debug!(peer = %link.peer, end = %end, "outbound control lane ended");
     match end {
         LaneEnd::Unsupported => link.set_support(Support::No),
@@ -145,6 +147,18 @@ pub(crate) async fn run(
         LaneEnd::Silent => link.condemn(CloseReason::Silent),
         LaneEnd::Stalled => link.condemn(CloseReason::Stalled),
         LaneEnd::Stopped => writer.goodbye().await,
+    }
+}
+
+/// A stream that no write gets through, and on which nothing came, may have been refused: the refusal is read then, if it is
+/// there. One whose read failed cannot be read again.
+async fn refused_or(end: LaneEnd, half: &mut ReadHalf<Stream>) -> LaneEnd {
+    if !matches!(end, LaneEnd::Stream(_)) {
+        return end;
+    }
+    match tokio::time::timeout(GOODBYE_TIMEOUT, read_frame(half)).await {
+        Ok(Err(LaneEnd::Unsupported)) => LaneEnd::Unsupported,
+        _ => end,
     }
 }
 
