@@ -19,6 +19,8 @@ pub const PROBE_BURST_MS: [u64; 12] = [200, 300, 500, 1_000, 1_000, 1_000, 1_000
 /// Probes of each length that may stay without an echo in a row before the next shorter one is tried: together those of
 /// [`PROBE_BURST_MS`]. The longest has most, for a slow link answers the first ones too late.
 pub const TRIES: [u8; FRAMES] = [5, 4, 3];
+/// The same of a length that was proven: three probes, as for [`ALIVE_MS`].
+pub const TRIES_PROVEN: u8 = 3;
 /// Lengths that are tried.
 pub const FRAMES: usize = 3;
 /// Wait between probes of an address that does not answer, milliseconds.
@@ -153,7 +155,7 @@ impl Candidate {
         }
         self.unanswered_ms = None;
         self.used_since_ms = None;
-        self.probes = 0;
+        (self.probes, self.tries) = (0, 0);
     }
 
     /// A probe goes out that is to prove a length: a shorter one where those before had no echo, after the shortest the
@@ -164,6 +166,17 @@ impl Candidate {
             (self.tries, self.proof) = (0, Proof::Echoes(0));
         }
         self.tries = self.tries.saturating_add(1);
+    }
+
+    /// A padded probe goes out on what was proven; whether too many before it had no echo though other frames came after
+    /// them. Where nothing comes the carrier is in doubt as a whole, which is judged elsewhere.
+    pub(super) fn is_too_long(&mut self) -> bool {
+        let is_missed = self.probe.is_some_and(|probe| self.heard_ms.is_some_and(|heard| heard > probe.sent_ms));
+        if self.proof != Proof::Mtu || !is_missed {
+            return false;
+        }
+        self.tries = self.tries.saturating_add(1);
+        self.tries > TRIES_PROVEN
     }
 
     /// When to probe again after a probe was sent now.

@@ -354,6 +354,7 @@ impl PathAgent {
     fn probe_due(&mut self, now_ms: u64) {
         let active = self.is_active(now_ms);
         let frames = self.frames;
+        let mut narrowed = false;
         for (carrier, candidate) in &mut self.candidates {
             let proving = matches!(candidate.proof, Proof::Echoes(_));
             let asks = proving || (active && candidate.proof != Proof::Nothing);
@@ -362,6 +363,11 @@ impl PathAgent {
             }
             if proving {
                 candidate.try_length();
+            } else if candidate.is_too_long() {
+                // Shorter frames still come: nothing else would tell that the path bears less than before.
+                candidate.fail(now_ms);
+                narrowed = true;
+                continue;
             }
             let padded = !matches!(candidate.proof, Proof::Needless);
             let frame = frames.get(candidate.step).copied().unwrap_or_default();
@@ -374,6 +380,9 @@ impl PathAgent {
             candidate.probe = Some(Probe { number, sent_ms: now_ms, padded });
             let probe = Control::Probe { number, padding };
             self.effects.push_back(PathEffect::Probe { on: *carrier, path: candidate.path, probe });
+        }
+        if narrowed {
+            self.choose(now_ms);
         }
     }
 }
