@@ -75,8 +75,8 @@ pub(crate) struct Keeper {
     listening: BTreeSet<String>,
     /// None for a relay.
     device: Option<Device>,
-    /// What the system was last asked to hold.
-    asked: Plan,
+    /// What the system was last asked to hold; none after a failure, when nobody knows what it holds.
+    asked: Option<Plan>,
     /// A plan is being made.
     is_busy: bool,
     /// Something changed since the last plan.
@@ -103,7 +103,7 @@ impl Keeper {
             ports,
             listening: sysctl::learning_interfaces(),
             device,
-            asked: Plan::default(),
+            asked: Some(Plan::default()),
             is_busy: false,
             is_due: true,
             not_before_ms: 0,
@@ -153,11 +153,11 @@ impl Keeper {
         }
         let device = self.device.as_ref()?;
         let plan = plan::plan(&self.roles, &self.facts(device, network, now));
-        if plan == self.asked {
+        if self.asked.as_ref() == Some(&plan) {
             self.answer(Ok(()));
             return None;
         }
-        self.asked = plan.clone();
+        self.asked = Some(plan.clone());
         self.is_busy = true;
         Some(Job { system: Arc::clone(&device.system), plan })
     }
@@ -167,11 +167,12 @@ impl Keeper {
         self.is_busy = false;
         self.problem = result.err().map(|error| with_causes(&error));
         match self.problem.clone() {
+            // A command that came meanwhile is answered by the plan that has it in.
+            None if self.is_due => {}
             None => self.answer(Ok(())),
             Some(problem) => {
                 tracing::error!(problem, "the system does not hold what the roles of this node need");
-                // Whatever stands of it, the next plan is another one.
-                self.asked = Plan::default();
+                self.asked = None;
                 self.is_due = true;
                 self.not_before_ms = now.uptime_ms.saturating_add(AGAIN_MS);
                 self.answer(Err(problem));
