@@ -151,6 +151,8 @@ pub(crate) struct Control {
     handshakes: usize,
     /// An address of this machine came or went.
     moved: bool,
+    /// Where packets go is otherwise than it was.
+    published: bool,
     pings: Pings,
     out: Outlet,
 }
@@ -167,6 +169,7 @@ impl Control {
             address: None,
             handshakes: 0,
             moved: false,
+            published: false,
             pings: Pings::default(),
             out: Outlet::default(),
         }
@@ -375,7 +378,11 @@ impl Control {
         self.event(|network, env| network.handle_relayed(relayed, env));
         self.event(Network::handle_timeout);
         self.follow();
-        self.parts.names.tick(&self.parts.network);
+        let Parts { keeper, network, names, id, .. } = &mut self.parts;
+        if std::mem::take(&mut self.published) {
+            names.ask(keeper.roles().ask_others(network.exit(clock::now()), id));
+        }
+        names.tick(network);
     }
 
     /// Tells the engine something and carries out what it wants.
@@ -404,6 +411,7 @@ impl Control {
                     self.parts.keeper.note();
                 }
                 NetworkEffect::Publish => {
+                    self.published = true;
                     self.parts.plane.publish(self.parts.network.tables());
                     self.parts.keeper.note();
                 }

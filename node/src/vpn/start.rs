@@ -157,7 +157,8 @@ impl Vpn {
         let mut env = Env { now, random: &mut clock::fill_random };
         let mut network = Network::new(setup, compiled, &mut env);
         network.handle_name(config.names.label.clone(), Desk::saved(&host.data_dir), &mut env);
-        let names = Desk::new(&network, config.names.network.clone(), &host.data_dir);
+        let others = config.roles.ask_others(None, &host.network);
+        let names = Desk::new(&network, config.names.network.clone(), others, &host.data_dir);
         let told = names.told();
         let mut seed = [0; 16];
         clock::fill_random(&mut seed);

@@ -1,5 +1,5 @@
-//! Between the control task and the name server: the newest names, this node's IPv4 address, and the own name claim between
-//! two runs. It answers nothing and decides nothing.
+//! Between the control task and the name server: the newest names, this node's IPv4 address, whom other domains are asked
+//! of, and the own name claim between two runs. It answers nothing and decides nothing.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use shoal_protocol::codec;
 use shoal_protocol::mesh::name::NameClaim;
 use tokio::sync::watch;
 
-use super::Told;
+use super::{Others, Told};
 use crate::files::{read_bounded, write_private};
 
 /// The own name claim, between two runs.
@@ -30,22 +30,24 @@ pub(crate) struct Desk {
     file: PathBuf,
     zone: watch::Sender<Arc<Zone>>,
     v4: watch::Sender<Option<Ipv4Addr>>,
+    others: watch::Sender<Others>,
     /// The snapshot is out of date.
     stale: bool,
     made: Instant,
 }
 
 impl Desk {
-    /// A desk of this network, whose label is `label`.
-    pub(crate) fn new(network: &Network, label: Option<String>, data: &Path) -> Self {
+    /// A desk of this network, whose label is `label`; other domains are asked of `others` at first.
+    pub(crate) fn new(network: &Network, label: Option<String>, others: Others, data: &Path) -> Self {
         let zone = network.zone(label.as_deref(), 1);
         let (zone, v4) = (watch::Sender::new(Arc::new(zone)), watch::Sender::new(network.own_ipv4()));
-        Self { label, file: data.join(FILE), zone, v4, stale: true, made: Instant::now() }
+        let others = watch::Sender::new(others);
+        Self { label, file: data.join(FILE), zone, v4, others, stale: true, made: Instant::now() }
     }
 
     /// What the name server hears.
     pub(crate) fn told(&self) -> Told {
-        Told { zone: self.zone.subscribe(), v4: self.v4.subscribe() }
+        Told { zone: self.zone.subscribe(), v4: self.v4.subscribe(), others: self.others.subscribe() }
     }
 
     /// The last name claim of the run before. One that cannot be read is none: another may have the name then.
@@ -64,6 +66,11 @@ impl Desk {
     /// This node has another IPv4 address, or none.
     pub(crate) fn moved(&self, address: Option<Ipv4Addr>) {
         self.v4.send_if_modified(|known| std::mem::replace(known, address) != address);
+    }
+
+    /// Other domains are asked of these from now on.
+    pub(crate) fn ask(&self, others: Others) {
+        self.others.send_if_modified(|known| std::mem::replace(known, others) != others);
     }
 
     /// Names changed.

@@ -9,23 +9,23 @@
 //! | a question to others | when it is asked | with its answer, or none | that question; resolvers repeat it |
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_engine::mesh::names::answer::{QUERY_MAX, refusal};
-use shoal_engine::mesh::names::{Asked, Over, Reply, Zone, answer};
+use shoal_engine::mesh::names::{Asked, Over, Reply, answer};
 use shoal_engine::mesh::qos::bucket::{Bucket, Rate};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PORT, Told, forward};
+use super::{Others, PORT, Told, forward};
 
 /// Questions to others under way at once: with 64 KiB each for an answer 4 MiB.
 const FORWARDS_MAX: usize = 64;
-/// Connections at once, those that are to be refused among them.
+/// Connections at once of this machine, and as many of members that leave through it.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a connection may be silent (RFC 7766 §6.2.3 speaks of seconds).
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -35,43 +35,98 @@ const LIFE_MAX: Duration = Duration::from_secs(60);
 const ASKED_MAX: usize = 256;
 /// Datagrams of this machine that are answered: a second's worth of a busy resolver's, and a tenth of a core.
 const OWN_RATE: Rate = Rate { bytes_per_second: 5_000, burst: 5_000 };
+/// Datagrams of all members together that leave through this machine: what a house asks, and a fiftieth of a core.
+const GUEST_RATE: Rate = Rate { bytes_per_second: 1_000, burst: 2_000 };
 /// Datagrams of others that are refused with a word; the rest is refused without one.
 const OTHER_RATE: Rate = Rate { bytes_per_second: 20, burst: 20 };
 /// How long after an error of a socket it is asked again: it may be out of memory or descriptors.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// A program of this machine.
+    Own,
+    /// A member whose packets may leave through this machine.
+    Guest,
+    /// Anybody else.
+    Other,
+}
+
+/// What one kind of asker may have at once: members cannot take what programs of this machine need.
+#[derive(Debug)]
+struct Places {
+    forwards: Semaphore,
+    connections: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { forwards: Semaphore::new(FORWARDS_MAX), connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+}
+
 /// What all tasks of one server share.
 #[derive(Debug)]
 struct Shared {
     own: Ipv6Addr,
-    zone: watch::Receiver<Arc<Zone>>,
-    v4: watch::Receiver<Option<Ipv4Addr>>,
-    others: watch::Receiver<Vec<SocketAddr>>,
-    forwards: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    told: Told,
+    /// Whom this machine asked before.
+    before: Vec<SocketAddr>,
+    own_places: Places,
+    guest_places: Places,
 }
 
 impl Shared {
-    /// Whether somebody on this machine asks. A member cannot send under these addresses: the packet half drops what is not
-    /// from its sender's own. Whoever does on another network gets no answer: it goes to the address, which is here.
-    fn is_own(&self, source: IpAddr) -> bool {
+    /// Who asks from this address. A member cannot send under those of another: the packet half drops what is not from its
+    /// sender's own. Whoever does on another network gets no answer: it goes to the address, which is here or a member's.
+    fn asker(&self, source: IpAddr) -> Asker {
         let source = source.to_canonical();
-        source == IpAddr::V6(self.own) || Some(source) == self.v4.borrow().map(IpAddr::V4) || source.is_loopback()
+        let own_v4 = self.told.v4.borrow().map(IpAddr::V4);
+        if source == IpAddr::V6(self.own) || Some(source) == own_v4 || source.is_loopback() {
+            return Asker::Own;
+        }
+        let is_guest = self.told.zone.borrow().holder(source).is_some_and(|member| member.is_guest);
+        if is_guest { Asker::Guest } else { Asker::Other }
     }
 
-    fn answer(&self, query: &[u8], over: Over) -> Reply {
-        let zone = Arc::clone(&self.zone.borrow());
-        answer(query, &zone, over)
+    /// What is said to whoever asks: to members nothing of this network, for they have servers of their own.
+    fn answer(&self, query: &[u8], over: Over, asker: Asker) -> Reply {
+        let refused = || refusal(query).map_or(Reply::Silence, Reply::Answer);
+        if asker == Asker::Other {
+            return refused();
+        }
+        let zone = Arc::clone(&self.told.zone.borrow());
+        match answer(query, &zone, over) {
+            Reply::Answer(_) if asker == Asker::Guest => refused(),
+            reply => reply,
+        }
+    }
+
+    const fn places(&self, asker: Asker) -> &Places {
+        match asker {
+            Asker::Own => &self.own_places,
+            Asker::Guest | Asker::Other => &self.guest_places,
+        }
+    }
+
+    /// Whom other domains are asked of, for this asker.
+    fn servers(&self, asker: Asker) -> Vec<SocketAddr> {
+        match *self.told.others.borrow() {
+            Others::Exit(exit) if asker == Asker::Own => vec![SocketAddr::new(exit.into(), PORT)],
+            Others::Nobody if asker == Asker::Own => Vec::new(),
+            _ => self.before.clone(),
+        }
     }
 
     /// What the asker is told about another domain.
-    async fn ask_others(&self, asked: &Asked, over: Over) -> Option<Vec<u8>> {
-        let servers = self.others.borrow().clone();
+    async fn ask_others(&self, asked: &Asked, over: Over, asker: Asker) -> Option<Vec<u8>> {
+        let servers = self.servers(asker);
         if servers.is_empty() {
             return asked.refused();
         }
         // Nothing waits for a place: a resolver repeats what is not answered.
-        let Ok(_place) = self.forwards.try_acquire() else { return asked.failed() };
+        let Ok(_place) = self.places(asker).forwards.try_acquire() else { return asked.failed() };
         match forward::ask(asked, &servers, over).await {
             Some(answer) => Some(answer),
             None => asked.failed(),
@@ -82,7 +137,8 @@ impl Shared {
 /// The server before it runs: the sockets of the address that is certain are open.
 #[derive(Debug)]
 pub(super) struct Server {
-    shared: Arc<Shared>,
+    own: Ipv6Addr,
+    told: Told,
     sockets: (UdpSocket, TcpListener),
 }
 
@@ -91,26 +147,19 @@ impl Server {
     ///
     /// # Errors
     /// Of the system: the port is taken, or not for this process.
-    pub(super) fn open(own: Ipv6Addr, told: Told, others: watch::Receiver<Vec<SocketAddr>>) -> io::Result<Self> {
-        let sockets = sockets(IpAddr::V6(own))?;
-        let shared = Shared {
-            own,
-            zone: told.zone,
-            v4: told.v4,
-            others,
-            forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        };
-        Ok(Self { shared: Arc::new(shared), sockets })
+    pub(super) fn open(own: Ipv6Addr, told: Told) -> io::Result<Self> {
+        Ok(Self { own, told, sockets: sockets(IpAddr::V6(own))? })
     }
 
-    /// Answers until it is aborted; on the IPv4 address as long as it is this node's.
-    pub(super) async fn run(self) {
-        let Self { shared, sockets: (udp, tcp) } = self;
+    /// Answers until it is aborted; on the IPv4 address as long as it is this node's. `before` is whom this machine asked
+    /// before it asked here.
+    pub(super) async fn run(self, before: Vec<SocketAddr>) {
+        let Self { own, told, sockets: (udp, tcp) } = self;
+        let mut v4 = told.v4.clone();
+        let shared = Arc::new(Shared { own, told, before, own_places: Places::new(), guest_places: Places::new() });
         let mut always = JoinSet::new();
         always.spawn(datagrams(Arc::clone(&shared), udp));
         always.spawn(connections(Arc::clone(&shared), tcp));
-        let mut v4 = shared.v4.clone();
         loop {
             let address = *v4.borrow_and_update();
             let mut tasks = JoinSet::new();
@@ -145,7 +194,7 @@ fn sockets(address: IpAddr) -> io::Result<(UdpSocket, TcpListener)> {
 async fn datagrams(shared: Arc<Shared>, socket: UdpSocket) {
     let socket = Arc::new(socket);
     let begun = Instant::now();
-    let (mut own, mut other) = (Bucket::new(OWN_RATE, 0), Bucket::new(OTHER_RATE, 0));
+    let [mut own, mut guest, mut other] = [OWN_RATE, GUEST_RATE, OTHER_RATE].map(|rate| Bucket::new(rate, 0));
     let mut asking = JoinSet::new();
     // A byte more than a question has: what fills it is none.
     let mut buffer = vec![0; QUERY_MAX.saturating_add(1)];
@@ -161,21 +210,23 @@ async fn datagrams(shared: Arc<Shared>, socket: UdpSocket) {
         };
         let Some(query) = buffer.get(..length) else { continue };
         let now_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let is_own = shared.is_own(source.ip());
+        let asker = shared.asker(source.ip());
         // A bucket counts in units of its rate; here a unit is a datagram.
-        let bucket = if is_own { &mut own } else { &mut other };
+        let bucket = match asker {
+            Asker::Own => &mut own,
+            Asker::Guest => &mut guest,
+            Asker::Other => &mut other,
+        };
         if bucket.take(1, now_us).is_err() {
             continue;
         }
-        let reply =
-            if is_own { shared.answer(query, Over::Udp) } else { refusal(query).map_or(Reply::Silence, Reply::Answer) };
-        match reply {
+        match shared.answer(query, Over::Udp, asker) {
             // What does not leave at once is asked again.
             Reply::Answer(bytes) => drop(socket.try_send_to(&bytes, source)),
             Reply::Elsewhere(asked) => {
                 let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
                 asking.spawn(async move {
-                    if let Some(bytes) = shared.ask_others(&asked, Over::Udp).await {
+                    if let Some(bytes) = shared.ask_others(&asked, Over::Udp, asker).await {
                         let _ = socket.try_send_to(&bytes, source);
                     }
                 });
@@ -189,19 +240,21 @@ async fn connections(shared: Arc<Shared>, listener: TcpListener) {
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
-        // The listener waits for a place, not the connection: so a full server takes none that it drops.
-        let Ok(place) = Arc::clone(&shared.connections).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, source)) if shared.is_own(source.ip()) => {
+            Ok((stream, source)) => {
+                let asker = shared.asker(source.ip());
+                // Somebody else's is closed at once, and so is one too many.
+                let Ok(place) = Arc::clone(&shared.places(asker).connections).try_acquire_owned() else { continue };
+                if asker == Asker::Other {
+                    continue;
+                }
                 let shared = Arc::clone(&shared);
                 open.spawn(async move {
                     // However it ends, it ends.
-                    let _ = timeout(LIFE_MAX, connection(&shared, stream)).await;
+                    let _ = timeout(LIFE_MAX, connection(&shared, stream, asker)).await;
                     drop(place);
                 });
             }
-            // Somebody else's is closed at once.
-            Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "a connection to a name server is not taken");
                 sleep(AGAIN).await;
@@ -211,12 +264,12 @@ async fn connections(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// One question after the other.
-async fn connection(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+async fn connection(shared: &Shared, mut stream: TcpStream, asker: Asker) -> io::Result<()> {
     for _ in 0..ASKED_MAX {
         let query = timeout(SILENCE_MAX, forward::read(&mut stream, QUERY_MAX)).await??;
-        let told = match shared.answer(&query, Over::Tcp) {
+        let told = match shared.answer(&query, Over::Tcp, asker) {
             Reply::Answer(bytes) => Some(bytes),
-            Reply::Elsewhere(asked) => shared.ask_others(&asked, Over::Tcp).await,
+            Reply::Elsewhere(asked) => shared.ask_others(&asked, Over::Tcp, asker).await,
             Reply::Silence => None,
         };
         let Some(bytes) = told else { return Ok(()) };

@@ -18,7 +18,12 @@ pub(crate) mod system;
 use std::path::PathBuf;
 
 use shoal_engine::mesh::routing::snapshot::ExitUse;
+use shoal_protocol::mesh::address::overlay;
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
+use shoal_protocol::{NetworkId, NodeId};
+
+use super::dns::Others;
 
 /// Most prefixes of one kind.
 pub(crate) const PREFIXES_MAX: usize = 64;
@@ -43,6 +48,14 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Whom other domains than those of the network are asked of; `exit` is who takes packets to the internet now.
+    pub(crate) fn ask_others(&self, exit: Option<NodeId>, network: &NetworkId) -> Others {
+        if self.exit == ExitUse::Off || !self.only.is_empty() {
+            return Others::Before;
+        }
+        exit.map_or(Others::Nobody, |exit| Others::Exit(overlay(network, &PeerHash::of(&exit))))
+    }
+
     /// What this node announces to others.
     pub(crate) fn announced(&self) -> Vec<Prefix> {
         let everything = if self.is_exit { &plan::EVERYTHING[..] } else { &[] };

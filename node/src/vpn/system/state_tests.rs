@@ -1,6 +1,7 @@
 //! The journal's format, and what it takes and refuses. What undoing does is in `node/tests/system`.
 
 use super::super::Port;
+use super::super::resolver::Asks;
 use super::super::sysctl::Switch;
 use super::*;
 use std::num::NonZeroU32;
@@ -163,7 +164,7 @@ fn after_another_boot_nothing_is_undone_and_elsewhere_nothing_is_touched() {
     fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
     let conf = ResolvConf::new(&file, room.path());
     conf.keep().unwrap();
-    conf.install(std::net::Ipv6Addr::LOCALHOST).unwrap();
+    conf.install(std::net::Ipv6Addr::LOCALHOST, Asks::Ours).unwrap();
     let mut journal = written("another", &namespace);
     journal.content.made.push(Made::Resolver(conf.clone()));
     journal.note(&[Made::RouteTable(1)]).unwrap();

@@ -3,6 +3,7 @@
 
 mod apart;
 mod carriers;
+mod exit_names;
 mod forged;
 mod line;
 mod loss;

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,13 +29,13 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 const LONG: usize = 2_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
+pub(super) enum Over {
     Udp,
     Tcp,
 }
 
 /// One question from one machine to one address; none if nothing is answered.
-fn ask(from: &Space, to: IpAddr, over: Over, name: &str, kind: RecordType) -> Result<Option<Message>> {
+pub(super) fn ask(from: &Space, to: IpAddr, over: Over, name: &str, kind: RecordType) -> Result<Option<Message>> {
     let mut message = Message::new(0x5a5a, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(name)?, kind));
@@ -75,24 +75,29 @@ fn read(stream: &mut TcpStream) -> Result<Option<Vec<u8>>> {
 }
 
 /// A server of other domains: it knows an address for every name, and a long text.
-struct Elsewhere {
+pub(super) struct Elsewhere {
     stop: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Elsewhere {
-    fn start(space: &Space, address: IpAddr) -> Result<Self> {
+    /// At `address`, telling `told` for every name.
+    pub(super) fn start(space: &Space, address: IpAddr, told: Ipv4Addr) -> Result<Self> {
         let place = SocketAddr::new(address, 53);
         let (udp, tcp) = space.inside(|| Ok((UdpSocket::bind(place)?, TcpListener::bind(place)?)))?;
         udp.set_read_timeout(Some(Duration::from_millis(50)))?;
         tcp.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (one, two) = (Arc::clone(&stop), Arc::clone(&stop));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (seen, met) = (Arc::clone(&asked), Arc::clone(&asked));
         let datagrams = std::thread::spawn(move || {
             let mut buffer = vec![0; 4096];
             while !one.load(Ordering::Relaxed) {
                 let Ok((length, from)) = udp.recv_from(&mut buffer) else { continue };
-                if let Some(answer) = Self::answer(&buffer[..length], Over::Udp) {
+                seen.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = Self::answer(&buffer[..length], Over::Udp, told) {
                     let _ = udp.send_to(&answer, from);
                 }
             }
@@ -103,20 +108,26 @@ impl Elsewhere {
                     std::thread::sleep(Duration::from_millis(20));
                     continue;
                 };
+                met.fetch_add(1, Ordering::Relaxed);
                 let _ = stream.set_nonblocking(false);
                 let _ = stream.set_read_timeout(Some(ANSWER_MAX));
                 if let Ok(Some(query)) = read(&mut stream)
-                    && let Some(answer) = Self::answer(&query, Over::Tcp)
+                    && let Some(answer) = Self::answer(&query, Over::Tcp, told)
                 {
                     let length = u16::try_from(answer.len()).unwrap_or_default().to_be_bytes();
                     let _ = stream.write_all(&[&length[..], &answer].concat());
                 }
             }
         });
-        Ok(Self { stop, threads: vec![datagrams, streams] })
+        Ok(Self { stop, asked, threads: vec![datagrams, streams] })
     }
 
-    fn answer(query: &[u8], over: Over) -> Option<Vec<u8>> {
+    /// Datagrams and connections it had.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn answer(query: &[u8], over: Over, told: Ipv4Addr) -> Option<Vec<u8>> {
         let mut message = Message::from_vec(query).ok()?;
         let question = message.queries.first()?.clone();
         message.metadata.message_type = MessageType::Response;
@@ -124,7 +135,7 @@ impl Elsewhere {
         let name = question.name().clone();
         match question.query_type() {
             RecordType::A => {
-                message.add_answer(Record::from_rdata(name, 7, RData::A(A(ELSEWHERE))));
+                message.add_answer(Record::from_rdata(name, 7, RData::A(A(told))));
             }
             RecordType::TXT if over == Over::Udp => message.metadata.truncation = true,
             RecordType::TXT => {
@@ -163,7 +174,7 @@ impl Scene {
         let (left, right) = (Space::new()?, Space::new()?);
         left.cable(("cable", "10.77.0.1/24"), &right, ("cable", "10.77.0.2/24"))?;
         left.resolver().write(BEFORE)?;
-        let elsewhere = Elsewhere::start(&right, "10.77.0.2".parse()?)?;
+        let elsewhere = Elsewhere::start(&right, "10.77.0.2".parse()?, ELSEWHERE)?;
         let room = tempfile::tempdir()?;
         let a = Member::start(
             SHOALD,

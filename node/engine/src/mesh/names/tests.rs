@@ -30,7 +30,7 @@ fn v6(n: u8) -> Ipv6Addr {
 
 fn member(n: u8, has_v4: bool, label: Option<&str>) -> Member {
     let label = label.map(|text| text.parse().unwrap());
-    Member { node: node(n), v4: has_v4.then(|| v4(n)), v6: v6(n), label }
+    Member { node: node(n), v4: has_v4.then(|| v4(n)), v6: v6(n), label, is_guest: false }
 }
 
 /// 1 is this node, 2 has all there is, 3 has an IPv6 address alone.

@@ -24,6 +24,8 @@ pub struct Member {
     pub v6: Ipv6Addr,
     /// The label it has.
     pub label: Option<HostLabel>,
+    /// It may reach the internet through this node, and asks it about other domains then.
+    pub is_guest: bool,
 }
 
 /// See the head of this file.

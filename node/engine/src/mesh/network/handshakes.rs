@@ -208,7 +208,7 @@ impl Network {
                     self.watches.handle_session(&peer);
                     // Addresses are proven by frames of a session: with a new one they are tried anew.
                     if let Some(state) = self.peers.get_mut(&peer) {
-                        state.path.handle_timeout(env.now);
+                        state.path.handle_session(env.now);
                     }
                     self.drain_path(peer, env);
                 }

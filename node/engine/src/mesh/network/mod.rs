@@ -135,7 +135,7 @@ impl Network {
     /// The rules changed: all rights are asked for again.
     pub fn handle_policy(&mut self, policy: Arc<policy::Snapshot>, env: &mut Env<'_>) {
         self.policy = policy;
-        self.publish = true;
+        (self.publish, self.zone_changed) = (true, true);
         self.routing.handle_policy(&rights(&self.policy, &self.claims, &self.setup), env.now);
         self.settle(env);
     }
@@ -242,6 +242,8 @@ impl Network {
         let mut chosen = false;
         while let Some(effect) = self.peers.get_mut(&peer).and_then(|state| state.path.poll()) {
             match effect {
+                // Nobody could read it.
+                PathEffect::Probe { .. } if !self.peers.get(&peer).is_some_and(Peer::has_session) => {}
                 PathEffect::Probe { on, path, probe } => {
                     let command = PlaneCommand::Control { peer, index: None, on, path, control: probe };
                     self.push(NetworkEffect::Plane(command));

@@ -12,6 +12,7 @@ use shoal_protocol::{NodeId, Signed};
 use super::Network;
 use super::effect::{Env, NetworkEffect, Unsigned};
 use super::statements::{KnownKey, Refused};
+use super::tables::subject;
 use crate::mesh::claims::Membership;
 use crate::mesh::flood::Statement;
 use crate::mesh::names::{Member, NameEffect, Zone};
@@ -55,10 +56,13 @@ impl Network {
         let named = self.names.holders().map(|(_, node)| node);
         let all: BTreeSet<NodeId> = told.chain(bound).chain(named).chain([self.setup.local]).collect();
         let is_member = |node: &NodeId| *node == self.setup.local || self.setup.members.has(node);
+        let see = |node: &NodeId| subject(&self.policy, &self.claims, &self.setup, node);
+        let own = see(&self.setup.local);
         let member = |node: NodeId| Member {
             v4: self.claims.address_of(&node),
             v6: overlay(&self.setup.network, &PeerHash::of(&node)),
             label: self.names.label_of(&node).cloned(),
+            is_guest: node != self.setup.local && self.policy.may_use(&own, &see(&node)),
             node,
         };
         let members = all.into_iter().filter(is_member).map(member).collect();

@@ -266,6 +266,14 @@ impl Snapshot {
         (allow_lan, entries().flat_map(|entry| entry.deny.iter().copied()).collect())
     }
 
+    /// Whether `user` may reach anything of the internet through `exit`.
+    #[must_use]
+    pub fn may_use(&self, exit: &Subject, user: &Subject) -> bool {
+        let local_only = self.segments_of_mode(Mode::LocalOnly);
+        let is_granted = self.exits.iter().any(|entry| entry.peers.has(exit) && entry.users.has(user));
+        is_granted && exit.is_member && user.is_member && (exit.segments | user.segments) & local_only == 0
+    }
+
     /// A peer as this snapshot sees it, with the mesh addresses it has.
     #[must_use]
     pub fn subject(&self, node: NodeId, is_member: bool, v4: Option<Ipv4Addr>, v6: Ipv6Addr) -> Subject {
@@ -401,17 +409,22 @@ impl Snapshot {
             Place::Internet => 0,
         };
         let (a, b) = (of(source, from, tuple.source), of(destination, to, tuple.destination));
-        let of_mode = |mode: Mode| {
-            let segments = (0u32..).zip(&self.segments).filter(move |(_, segment)| segment.mode == mode);
-            segments.fold(0, |all, (at, _)| all | bit(at))
-        };
         if from == Place::Internet || to == Place::Internet {
-            return if (a | b) & of_mode(Mode::LocalOnly) != 0 { Err(Reason::LocalOnly) } else { Ok(false) };
+            return if (a | b) & self.segments_of_mode(Mode::LocalOnly) != 0 {
+                Err(Reason::LocalOnly)
+            } else {
+                Ok(false)
+            };
         }
-        if (a | b) & of_mode(Mode::InternetOnly) != 0 {
+        if (a | b) & self.segments_of_mode(Mode::InternetOnly) != 0 {
             return Err(Reason::InternetOnly);
         }
-        Ok((a ^ b) & of_mode(Mode::Strict) != 0)
+        Ok((a ^ b) & self.segments_of_mode(Mode::Strict) != 0)
+    }
+
+    fn segments_of_mode(&self, mode: Mode) -> u64 {
+        let segments = (0u32..).zip(&self.segments).filter(|(_, segment)| segment.mode == mode);
+        segments.fold(0, |all, (at, _)| all | bit(at))
     }
 }
 

@@ -1,7 +1,7 @@
 //! One peer's carriers and the choice among them. Events in, [`PathEffect`]s out; it sends nothing and reads no clock.
 //!
-//! An address counts once the peer answered a challenge there and two probes as long as the longest frame of the network
-//! came back; then it goes before lanes, and lanes before routes. Any authentic frame is proof of life. What is in use and
+//! An address nobody answers at is knocked at with short probes. It counts once the peer answered a challenge there and two
+//! probes as long as the longest frame of the network came back; then it goes before lanes, and lanes before routes. Any authentic frame is proof of life. What is in use and
 //! gives none for too long, although data goes out, is doubled by the next best and then given up.
 
 mod view;
@@ -101,18 +101,27 @@ impl PathAgent {
 
     /// The peer answered a challenge at this address.
     pub fn handle_validated(&mut self, carrier: Carrier, now: Now) {
-        if let Some(candidate) = self.candidates.get_mut(&carrier).filter(|known| known.proof == Proof::Nothing) {
-            candidate.proof = Proof::Echoes(0);
-            candidate.heard(now.uptime_ms);
-            candidate.probe_due_ms = now.uptime_ms;
+        if let Some(candidate) = self.candidates.get_mut(&carrier) {
+            candidate.shown(now.uptime_ms);
             self.probe_due(now.uptime_ms);
         }
+    }
+
+    /// There is a session, in which probes are answered: addresses where nobody answered are tried anew.
+    pub fn handle_session(&mut self, now: Now) {
+        for candidate in self.candidates.values_mut() {
+            candidate.knock_again(now.uptime_ms);
+        }
+        self.handle_timeout(now);
     }
 
     /// Packets were sent on `carrier`. Probes and echoes do not count.
     pub fn handle_sent(&mut self, carrier: Carrier, now: Now) {
         let was_idle = !self.is_active(now.uptime_ms);
         self.active_ms = Some(now.uptime_ms);
+        if was_idle {
+            self.candidates.values_mut().for_each(|candidate| candidate.knock_again(now.uptime_ms));
+        }
         if let Some(candidate) = self.candidates.get_mut(&carrier) {
             candidate.unanswered_ms.get_or_insert(now.uptime_ms);
             let rested = candidate.heard_ms.is_none_or(|heard| now.uptime_ms.saturating_sub(heard) >= ALIVE_MS);
@@ -138,9 +147,6 @@ impl PathAgent {
         self.handle_received(carrier, now);
         let Some(candidate) = self.candidates.get_mut(&carrier) else { return };
         if candidate.echoed(number, now.uptime_ms).is_some() {
-            if matches!(candidate.proof, Proof::Echoes(_)) {
-                candidate.probe_due_ms = now.uptime_ms;
-            }
             self.probe_due(now.uptime_ms);
             self.choose(now.uptime_ms);
         }
@@ -350,32 +356,32 @@ impl PathAgent {
         self.effects.push_back(PathEffect::Choose(Choice { ways, frame, fence, why }));
     }
 
-    /// Sends the probes that are due: always to an address that has to be proven, to others while packets go.
+    /// Sends the probes that are due, see [`Candidate::asks`].
     fn probe_due(&mut self, now_ms: u64) {
         let active = self.is_active(now_ms);
         let frames = self.frames;
         let mut narrowed = false;
         for (carrier, candidate) in &mut self.candidates {
-            let proving = matches!(candidate.proof, Proof::Echoes(_));
-            let asks = proving || (active && candidate.proof != Proof::Nothing);
-            if !asks || candidate.probe_due_ms > now_ms || self.effects.len() >= EFFECTS_MAX / 2 {
+            let is_due = candidate.probe_due_ms <= now_ms && candidate.asks(active);
+            if !is_due || self.effects.len() >= EFFECTS_MAX / 2 {
                 continue;
             }
-            if proving {
-                candidate.try_length();
-            } else if candidate.is_too_long() {
+            if candidate.is_too_long() {
                 // Shorter frames still come: nothing else would tell that the path bears less than before.
                 candidate.fail(now_ms);
                 narrowed = true;
                 continue;
             }
-            let padded = !matches!(candidate.proof, Proof::Needless);
+            if !candidate.count_try(now_ms) {
+                continue;
+            }
+            let padded = matches!(candidate.proof, Proof::Echoes(_) | Proof::Mtu);
             let frame = frames.get(candidate.step).copied().unwrap_or_default();
             let padding = if padded { usize::from(frame).saturating_sub(PROBE_FRAME) } else { 0 };
             let padding = u16::try_from(padding).unwrap_or(PROBE_PADDING_MAX).min(PROBE_PADDING_MAX);
             let number = self.next_probe;
             self.next_probe = self.next_probe.wrapping_add(1);
-            candidate.probe_due_ms = candidate.next_probe_ms(now_ms);
+            candidate.probe_due_ms = candidate.next_probe_ms(now_ms, active);
             candidate.probes = candidate.probes.saturating_add(1);
             candidate.probe = Some(Probe { number, sent_ms: now_ms, padded });
             let probe = Control::Probe { number, padding };

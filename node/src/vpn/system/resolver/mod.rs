@@ -7,17 +7,26 @@
 //! |---|---|
 //! | a link to a file of systemd-resolved, or names its stub alone | `resolvectl` tells it which domains we answer; what it asks for others stays as it was |
 //! | a file | our block is put in front, and the servers it named before are whom we ask for other domains |
+//!
+//! Where all packets leave through an exit, all questions do ([`Asks::Everything`]): systemd-resolved is told that we answer
+//! everything, and in the file the other servers are commented out, for a resolver asks the next one when ours fails.
+//!
+//! | it is | then |
+//! |---|---|
 //! | another link, or nothing | nothing: whoever makes that file would undo it, or not know of it |
 
 mod resolv_conf;
 mod resolved;
 
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use resolv_conf::{Nameserver, ResolvConf};
 pub use resolved::Resolved;
+
+/// Where systemd-resolved answers, by the servers it has from others for what is not asked of us.
+pub(crate) const RESOLVED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 53);
 
 use super::state::JournalError;
 
@@ -114,6 +123,15 @@ impl Way {
         }
         Ok(Self::File(conf))
     }
+}
+
+/// What programs are led here with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Our domains; the rest goes, through us or not, where it went before.
+    Ours,
+    /// Everything, and nobody else is asked.
+    Everything,
 }
 
 /// What a name server of ours is on its machine.

@@ -7,8 +7,8 @@
 //! # END shoal
 //! ```
 //!
-//! What stood in the file stays behind the block: a resolver asks the servers there when ours is gone. The file is written
-//! in place, in one piece: it may be mounted over, as in containers, and then nothing can take its place.
+//! What stood in the file stays behind the block: a resolver asks the servers there when ours is gone. Where nobody else is
+//! to be asked ([`Asks::Everything`]), the lines that name them begin with `#shoal# ` meanwhile. The file is written in place, in one piece: it may be mounted over, as in containers, and then nothing can take its place.
 //!
 //! On the way back the content is put back byte for byte, unless somebody wrote the file meanwhile: then the block alone is
 //! taken out of what they wrote, and a file without the block is left as it is.
@@ -22,13 +22,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::ResolverError;
+use super::{Asks, ResolverError};
 use crate::files::{read_bounded, write_private};
 
 /// The name of the backup, in the data directory.
 const BACKUP: &str = "vpn-resolv.conf";
 /// The first line of the block; other texts behind the name may follow in later versions.
 const BEGIN: &[u8] = b"# BEGIN shoal";
+/// What is put before lines that name other servers.
+const ASIDE: &[u8] = b"#shoal# ";
 /// What the first line says.
 const SAYS: &str = "# BEGIN shoal: names of the private network; taken away when shoald ends";
 /// The last line of the block.
@@ -85,15 +87,15 @@ impl ResolvConf {
         write_private(&self.backup, &content).map_err(|source| Self::io(&self.backup, source))
     }
 
-    /// Puts the block in front, in the place of an older one.
+    /// Puts the block in front, in the place of an older one, and other servers aside if they are not to be asked.
     ///
     /// # Errors
     /// [`ResolverError`].
-    pub fn install(&self, server: Ipv6Addr) -> Result<(), ResolverError> {
+    pub fn install(&self, server: Ipv6Addr, asks: Asks) -> Result<(), ResolverError> {
         let mut file = self.open(true)?;
         let content = self.read(&mut file)?;
         let content = without_block(&content).unwrap_or(content);
-        self.write(&file, &with_block(&content, server))
+        self.write(&file, &with_block(&content, server, asks))
     }
 
     /// Takes the block away again. Twice is fine, and so is a file that is gone.
@@ -163,9 +165,17 @@ impl ResolvConf {
     }
 }
 
-fn with_block(content: &[u8], server: Ipv6Addr) -> Vec<u8> {
+fn with_block(content: &[u8], server: Ipv6Addr, asks: Asks) -> Vec<u8> {
     let block = format!("{SAYS}\nnameserver {server}\n{END}\n");
-    [block.as_bytes(), content].concat()
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    let aside = |line: &&[u8]| asks == Asks::Everything && (names_a_server(line) || line.starts_with(ASIDE));
+    let behind = lines.flat_map(|line| [if aside(&line) { ASIDE } else { &[] }, line]);
+    [block.as_bytes()].into_iter().chain(behind).collect::<Vec<_>>().concat()
+}
+
+fn names_a_server(line: &[u8]) -> bool {
+    let line = String::from_utf8_lossy(line);
+    line.split_ascii_whitespace().next() == Some("nameserver")
 }
 
 /// The content without our block; none if there is no whole one.
@@ -175,7 +185,8 @@ fn without_block(content: &[u8]) -> Option<Vec<u8>> {
     let behind = lines.get(begin..)?;
     let length = behind.iter().position(|line| line.strip_suffix(b"\n").unwrap_or(line) == END.as_bytes())?;
     let end = begin.saturating_add(length).saturating_add(1);
-    Some([lines.get(..begin)?.concat(), lines.get(end..)?.concat()].concat())
+    let rest = lines.get(..begin)?.iter().chain(lines.get(end..)?);
+    Some(rest.map(|line| line.strip_prefix(ASIDE).unwrap_or(line)).collect::<Vec<_>>().concat())
 }
 
 /// Whether the content is what is left when a write of ours is cut off: a block without an end, as far as it got; or what
@@ -228,7 +239,7 @@ mod tests {
     fn installed(content: &[u8]) -> Room {
         let room = room(content);
         room.conf.keep().unwrap();
-        room.conf.install(SERVER).unwrap();
+        room.conf.install(SERVER, Asks::Ours).unwrap();
         room
     }
 
@@ -243,7 +254,7 @@ mod tests {
             fs::set_permissions(&room.conf.file, fs::Permissions::from_mode(0o640)).unwrap();
             let before = fs::metadata(&room.conf.file).unwrap();
             room.conf.keep().unwrap();
-            room.conf.install(SERVER).unwrap();
+            room.conf.install(SERVER, Asks::Ours).unwrap();
             let new = content(&room);
             assert!(new.ends_with(old) && new.lines().nth(1) == Some("nameserver fd00::1"), "{new}");
             assert_eq!(room.conf.nameservers().unwrap(), nameservers(old.as_bytes()), "ours is not named");
@@ -255,6 +266,23 @@ mod tests {
             assert_eq!((after.ino(), after.mode(), after.uid()), (before.ino(), before.mode(), before.uid()));
             assert!(!room.conf.backup.exists());
         }
+    }
+
+    #[test]
+    fn others_are_put_aside_and_come_back() {
+        let room = installed(OLD.as_bytes());
+        room.conf.install(SERVER, Asks::Everything).unwrap();
+        assert_eq!(nameservers(content(&room).as_bytes()).len(), 1, "{}", content(&room));
+        assert!(content(&room).contains("search example.org"));
+        assert_eq!(room.conf.nameservers().unwrap(), nameservers(OLD.as_bytes()));
+        // A run that was killed, and the next one that keeps what it finds.
+        room.conf.keep().unwrap();
+        room.conf.install(SERVER, Asks::Ours).unwrap();
+        assert!(content(&room).ends_with(OLD));
+        room.conf.install(SERVER, Asks::Everything).unwrap();
+        fs::write(&room.conf.file, format!("{}nameserver 192.0.2.9\n", content(&room))).unwrap();
+        room.conf.restore().unwrap();
+        assert_eq!(content(&room), format!("{OLD}nameserver 192.0.2.9\n"));
     }
 
     #[test]
@@ -285,7 +313,7 @@ mod tests {
 
         let room = installed(OLD.as_bytes());
         room.conf.keep().unwrap();
-        room.conf.install(Ipv6Addr::LOCALHOST).unwrap();
+        room.conf.install(Ipv6Addr::LOCALHOST, Asks::Ours).unwrap();
         assert_eq!(content(&room).matches("BEGIN").count(), 1);
         room.conf.restore().unwrap();
         assert_eq!(content(&room), OLD);
@@ -293,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_write_that_was_cut_off_is_made_good() {
-        let whole = with_block(OLD.as_bytes(), SERVER);
+        let whole = with_block(OLD.as_bytes(), SERVER, Asks::Ours);
         for length in 0..SAYS.len() {
             let room = installed(OLD.as_bytes());
             fs::write(&room.conf.file, &whole[..length]).unwrap();
@@ -318,12 +346,12 @@ mod tests {
         let link = room.conf.file.with_extension("link");
         symlink(&room.conf.file, &link).unwrap();
         let through = ResolvConf { file: link, backup: room.conf.backup.clone() };
-        assert!(matches!(through.install(SERVER), Err(ResolverError::Link { .. })));
+        assert!(matches!(through.install(SERVER, Asks::Ours), Err(ResolverError::Link { .. })));
         assert_eq!(content(&room), OLD);
         fs::write(&room.conf.file, vec![b'#'; 70_000]).unwrap();
-        assert!(matches!(room.conf.install(SERVER), Err(ResolverError::TooLong(_))));
+        assert!(matches!(room.conf.install(SERVER, Asks::Ours), Err(ResolverError::TooLong(_))));
         fs::remove_file(&room.conf.file).unwrap();
-        assert!(matches!(room.conf.install(SERVER), Err(ResolverError::NoFile(_))));
+        assert!(matches!(room.conf.install(SERVER, Asks::Ours), Err(ResolverError::NoFile(_))));
     }
 
     #[test]
@@ -344,8 +372,10 @@ mod tests {
 
         #[test]
         fn whatever_a_file_holds_is_found_again_behind_the_block(content in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assume!(without_block(&content).is_none());
-            prop_assert_eq!(without_block(&with_block(&content, SERVER)), Some(content));
+            prop_assume!(without_block(&content).is_none() && !content.split(|byte| *byte == b'\n').any(|line| line.starts_with(ASIDE)));
+            for asks in [Asks::Ours, Asks::Everything] {
+                prop_assert_eq!(without_block(&with_block(&content, SERVER, asks)), Some(content.clone()));
+            }
         }
     }
 }

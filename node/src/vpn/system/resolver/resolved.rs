@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Nameserver, ResolverError, Server};
+use super::{Asks, Nameserver, ResolverError, Server};
 
 /// Where the program is.
 const PROGRAMS: [&str; 2] = ["/usr/bin/resolvectl", "/bin/resolvectl"];
@@ -55,12 +55,12 @@ impl Resolved {
         Self { program }
     }
 
-    /// Questions about the domains go to the server, others where they went before.
+    /// Questions about the domains go to the server, others where they went before; or all of them to the server.
     ///
     /// # Errors
     /// [`ResolverError`]; then nothing is told.
-    pub fn register(&self, server: &Server<'_>) -> Result<(), ResolverError> {
-        let [first, second, wishes @ ..] = words(server);
+    pub fn register(&self, server: &Server<'_>, asks: Asks) -> Result<(), ResolverError> {
+        let [first, second, wishes @ ..] = words(server, asks);
         self.run(&first)?;
         self.run(&second).inspect_err(|_| self.revert(server.interface))?;
         for wish in wishes {
@@ -108,14 +108,18 @@ impl Resolved {
     }
 }
 
-/// What the program is told, in order: the server, its domains (with `~`: to ask there, not to search in), and that it is
-/// asked for nothing else, and has no signatures.
-fn words(server: &Server<'_>) -> [Vec<String>; 4] {
+/// What the program is told, in order: the server, its domains (with `~`: to ask there, not to search in; `~.` is every
+/// domain), whether it is asked for others too, and that it has no signatures.
+fn words(server: &Server<'_>, asks: Asks) -> [Vec<String>; 4] {
     let of = |command: &str, more: Vec<String>| [vec![command.to_owned(), server.interface.to_owned()], more].concat();
+    let (all, is_default) = match asks {
+        Asks::Ours => (None, "no"),
+        Asks::Everything => (Some("~."), "yes"),
+    };
     [
         of("dns", vec![server.address.to_string()]),
-        of("domain", server.domains.iter().map(|domain| format!("~{domain}")).collect()),
-        of("default-route", vec!["no".to_owned()]),
+        of("domain", server.domains.iter().map(|domain| format!("~{domain}")).chain(all.map(str::to_owned)).collect()),
+        of("default-route", vec![is_default.to_owned()]),
         of("dnssec", vec!["no".to_owned()]),
     ]
 }
@@ -143,15 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_of_our_domains_alone() {
+    fn it_is_told_of_our_domains_or_of_all() {
         let room = tempfile::tempdir().unwrap();
         let domains = ["shoal.internal".to_owned(), "64.100.in-addr.arpa".to_owned()];
         let log = || fs::read_to_string(room.path().join("log")).unwrap();
         let told = "dns shoal0 fd00::1\ndomain shoal0 ~shoal.internal ~64.100.in-addr.arpa\ndefault-route shoal0 no\n\
                     dnssec shoal0 no\n";
         let resolved = program(room.path(), "none");
-        resolved.register(&server(&domains)).unwrap();
+        resolved.register(&server(&domains), Asks::Ours).unwrap();
         assert_eq!(log(), told);
+        resolved.register(&server(&domains), Asks::Everything).unwrap();
+        let all = "dns shoal0 fd00::1\ndomain shoal0 ~shoal.internal ~64.100.in-addr.arpa ~.\ndefault-route shoal0 yes\n\
+                   dnssec shoal0 no\n";
+        assert_eq!(log(), format!("{told}{all}"));
     }
 
     #[test]
@@ -159,7 +167,7 @@ mod tests {
         let domains = ["shoal.internal".to_owned()];
         for (fails, is_error) in [("dns", true), ("domain", true), ("default-route", false), ("dnssec", false)] {
             let room = tempfile::tempdir().unwrap();
-            let result = program(room.path(), fails).register(&server(&domains));
+            let result = program(room.path(), fails).register(&server(&domains), Asks::Ours);
             assert_eq!(result.is_err(), is_error, "{fails}");
             if let Err(error) = result {
                 assert_eq!(error.to_string(), "resolvectl: no such link");
@@ -167,6 +175,9 @@ mod tests {
                 assert_eq!(log.contains("revert"), fails == "domain", "{log}");
             }
         }
-        assert!(matches!(Resolved::at("/nowhere".into()).register(&server(&domains)), Err(ResolverError::Run(_))));
+        assert!(matches!(
+            Resolved::at("/nowhere".into()).register(&server(&domains), Asks::Ours),
+            Err(ResolverError::Run(_))
+        ));
     }
 }
