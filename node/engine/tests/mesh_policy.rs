@@ -216,6 +216,25 @@ fn exits_serve_their_users_above_the_floor() {
 }
 
 #[test]
+fn who_may_use_an_exit_is_known_before_the_first_packet() {
+    let office = compile(OFFICE).unwrap();
+    let may = |user: u8, exit: u8| office.may_use(&subject(&office, exit), &subject(&office, user));
+    assert!(may(1, 5));
+    assert!(!may(3, 5), "no user of it");
+    assert!(!may(1, 2), "no exit");
+    let stranger = office.subject(node(1), false, Some(v4(1)), v6(1));
+    assert!(!office.may_use(&subject(&office, 5), &stranger));
+    let local = format!(
+        "version = 1\n[[exits]]\npeers = [\"{}\"]\nusers = [\"*\"]\n[[segments]]\nname = \"in\"\nmembers = [\"{}\"]\nmode = \"local_only\"\n",
+        node(5),
+        node(1)
+    );
+    let local = compile(&local).unwrap();
+    assert!(local.may_use(&subject(&local, 5), &subject(&local, 2)));
+    assert!(!local.may_use(&subject(&local, 5), &subject(&local, 1)), "its segment has no internet");
+}
+
+#[test]
 fn what_only_the_exit_knows_counts_at_the_exit() {
     let snapshot = compile(OFFICE).unwrap();
     let (user, exit) = (subject(&snapshot, 1), subject(&snapshot, 5));

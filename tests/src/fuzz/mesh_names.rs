@@ -105,6 +105,7 @@ fn zone() -> Zone {
         v4: (n < 3).then(|| Ipv4Addr::new(100, 64, 7, n)),
         v6: overlay(&network(), &PeerHash::of(&node(n))),
         label: label(n),
+        is_guest: false,
     };
     Zone::new(&network(), Some("home"), &Pool::default(), &node(OWN), [0, 1, 2, 3, OWN].map(member).into(), 1)
 }

@@ -5,6 +5,7 @@ mod apart;
 mod carriers;
 mod exit_names;
 mod forged;
+mod forwarded;
 mod line;
 mod loss;
 mod names;

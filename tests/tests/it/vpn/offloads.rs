@@ -17,13 +17,13 @@ const OLD_KERNEL: &str = env!("CARGO_BIN_EXE_test-old-kernel");
 /// Bytes of TCP each way over each family.
 const TRANSFER: usize = 2 << 20;
 /// Datagrams, their length and how many are sent with one call: an odd number, so that the last batch is short.
-const DATAGRAMS: (usize, usize, usize) = (95, 1_100, 30);
+pub(super) const DATAGRAMS: (usize, usize, usize) = (95, 1_100, 30);
 /// A packet of TCP on average, bytes: super-packets have more, single ones less.
 const SUPER: u64 = 4_000;
 
 /// Which offloads the kernel of a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
+pub(super) enum Kernel {
     New,
     /// None of UDP: before Linux 6.2.
     WithoutUdp,
@@ -32,9 +32,9 @@ enum Kernel {
 }
 
 impl Kernel {
-    const ALL: [Self; 3] = [Self::New, Self::WithoutUdp, Self::WithoutAny];
+    pub(super) const ALL: [Self; 3] = [Self::New, Self::WithoutUdp, Self::WithoutAny];
 
-    fn run(self, space: &Space) -> Command {
+    pub(super) fn run(self, space: &Space) -> Command {
         let kind = match self {
             Self::New => return space.command(SHOALD),
             Self::WithoutUdp => "udp",
