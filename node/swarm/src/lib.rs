@@ -29,6 +29,7 @@ mod lanes;
 pub mod limits;
 mod link;
 mod links;
+mod listened;
 mod marked;
 mod muxer;
 mod ping;

@@ -134,10 +134,7 @@ pub async fn start(config: SwarmConfig) -> Result<Started, StartError> {
     let members = peers(&config.members);
     let admission = Admission { bans: bans.clone(), allowed, filter: config.address_filter, members };
     let behaviour = Behaviour::new(&keypair, config.agent, admission, Arc::clone(&shared));
-    // Without a listener QUIC begins at any port, and nothing tells it from what a tunnel carries.
-    let quic = config.mark.is_none() || config.listen.iter().any(|address| address.contains("/quic"));
-    let carries = transport::Carries { mark: config.mark, quic };
-    let carrier = transport::build(&keypair, carries).map_err(StartError::Key)?;
+    let carrier = transport::build(&keypair, config.mark).map_err(StartError::Key)?;
     let mut driver = Driver {
         swarm: Swarm::new(carrier, behaviour, own, swarm_config()),
         shared: Arc::clone(&shared),

@@ -16,6 +16,7 @@ use libp2p::{PeerId, dns, noise, quic, tls, yamux};
 
 use crate::handshakes::Handshakes;
 use crate::limits::{CONNECT_TIMEOUT, QUIC_CONNECTION_WINDOW, QUIC_IDLE_MS, QUIC_STREAM_WINDOW, STREAMS_MAX};
+use crate::listened::Listened;
 use crate::marked::MarkedTcp;
 use crate::muxer::Muxing;
 use crate::socket::Socket;
@@ -161,17 +162,9 @@ fn of_dns(error: dns::Error<CarryError>) -> CarryError {
 /// A transport as the Swarm takes it.
 pub(crate) type Carrier = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// What a transport is made of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Carries {
-    /// The mark of connections that the node begins.
-    pub(crate) mark: Option<u32>,
-    /// Whether there is QUIC: its sockets cannot be marked.
-    pub(crate) quic: bool,
-}
-
-/// Builds the transport of a node.
-pub(crate) fn build(keypair: &Keypair, carries: Carries) -> Result<Carrier, String> {
+/// Builds the transport of a node. `mark` is that of connections the node begins. The sockets of QUIC cannot be marked: with
+/// a mark it dials from those it listens on alone, whose ports are known.
+pub(crate) fn build(keypair: &Keypair, mark: Option<u32>) -> Result<Carrier, String> {
     let security = Security {
         noise: noise::Config::new(keypair).map_err(|error| error.to_string())?,
         tls: tls::Config::new(keypair).map_err(|error| error.to_string())?,
@@ -182,7 +175,7 @@ pub(crate) fn build(keypair: &Keypair, carries: Carries) -> Result<Carrier, Stri
 
     // A function, because a resolver that cannot start consumes the transport it is given.
     let base = || {
-        let tcp = MarkedTcp::new(carries.mark)
+        let tcp = MarkedTcp::new(mark)
             .map(|stream, _| Socket::new(stream))
             .map_err(|error| CarryError::of_io(&error))
             .upgrade(Version::V1Lazy)
@@ -190,9 +183,14 @@ pub(crate) fn build(keypair: &Keypair, carries: Carries) -> Result<Carrier, Stri
             .multiplex(muxer.clone())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .map_err(|error| error.either(|error| error.either(identity, handshake), handshake));
-        let quic = carries.quic.then(|| quic::tokio::Transport::new(quic_config(keypair)));
-        let quic = quic
-            .map_or_else(OptionalTransport::none, OptionalTransport::some)
+        let quic = || quic::tokio::Transport::new(quic_config(keypair));
+        let free = mark.is_none().then(quic).map_or_else(OptionalTransport::none, OptionalTransport::some);
+        let bound = mark.map(|_| Listened::new(quic()));
+        let bound = bound.map_or_else(OptionalTransport::none, OptionalTransport::some);
+        let quic = free
+            .or_transport(bound)
+            .map(|either, _| either.into_inner())
+            .map_err(|error| error.into_inner())
             .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
             .map_err(of_quic);
         let base = tcp.or_transport(quic).map(|either, _| either.into_inner()).map_err(|error| error.into_inner());
