@@ -52,6 +52,11 @@ fn a_flag_that_cannot_mean_what_it_says_is_refused_with_the_next_command() {
         ("--vpn-name", "Nas", "--vpn-name nas"),
         ("--vpn-name", "nas.home", "--vpn-name nas"),
         ("--vpn-name", "wpad", "--vpn-name nas"),
+        ("--use-exit", "fish", "--use-exit PEER"),
+        ("--advertise-route", "fish", "--advertise-route 192.168.1.0/24"),
+        ("--advertise-route", "100.64.3.0/24", "name a network of this machine"),
+        ("--advertise-route", "0.0.0.0/0", "--exit-node"),
+        ("--exit-bypass", "10.0.0.0/8", "--use-exit"),
         ("--tun-name", "", "--tun-name shoal0"),
         ("--tun-name", "sixteen-letters-", "--tun-name shoal0"),
         ("--tun-name", "a/b", "--tun-name shoal0"),
@@ -87,6 +92,24 @@ fn a_node_whose_device_or_port_is_taken_stores_on() {
     let more = ["--tun-name", "other", "--vpn-port", &port];
     runs_on(space.command(SHOALD), room.path(), &more, &[&port, "ss -lunp"]);
     assert_eq!(space.tables().unwrap(), before, "the device went with the attempt");
+}
+
+#[test]
+fn a_node_without_a_device_driver_or_with_a_mistyped_policy_stores_on() {
+    if !is_possible("a_node_without_a_device_driver_or_with_a_mistyped_policy_stores_on") {
+        return;
+    }
+    let space = Space::new().unwrap();
+    let room = tempfile::tempdir().unwrap();
+    let mut hidden = space.command("unshare");
+    hidden.args(["--mount", "sh", "-c", "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"", SHOALD]);
+    runs_on(hidden, room.path(), &["--tun-name", DEVICE], &["/dev/net/tun", "modprobe tun"]);
+    let policy = room.path().join("policy.toml");
+    std::fs::write(&policy, "version = 1\n[[prefixs]]\n").unwrap();
+    let more = ["--tun-name", DEVICE, "--vpn-policy", policy.to_str().unwrap()];
+    runs_on(space.command(SHOALD), room.path(), &more, &["line 2", "did you mean `prefixes`", "policy check"]);
+    let more = ["--tun-name", DEVICE, "--vpn-policy", "/nowhere/policy.toml"];
+    runs_on(space.command(SHOALD), room.path(), &more, &["/nowhere/policy.toml", "--vpn-policy"]);
 }
 
 #[test]

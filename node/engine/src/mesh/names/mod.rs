@@ -3,7 +3,7 @@
 //!
 //! - [`table`]: claims of labels, and this node's own.
 //! - [`zone`]: what names and addresses there are, as one immutable snapshot.
-//! - `ask`: what of the zone a name is. [`answer`]: from the bytes of a question to those of its answer.
+//! - `ask`: what of the zone a name is. [`mod@answer`]: from the bytes of a question to those of its answer.
 //! - [`forward`]: what goes to another server unread, and which answer of it is one.
 //!
 //! Under `<network>.shoal.internal`, where `<network>` is the name of the network as a label or the first 16 hexadecimal
