@@ -102,7 +102,7 @@ fn a_node_without_a_device_driver_or_with_a_mistyped_policy_stores_on() {
     let space = Space::new().unwrap();
     let room = tempfile::tempdir().unwrap();
     let mut hidden = space.command("unshare");
-    hidden.args(["--mount", "sh", "-c", "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"", SHOALD]);
+    hidden.args(["--mount", "sh", "-c", "mount -t tmpfs -o ro none /dev/net && exec \"$0\" \"$@\"", SHOALD]);
     runs_on(hidden, room.path(), &["--tun-name", DEVICE], &["/dev/net/tun", "modprobe tun"]);
     let policy = room.path().join("policy.toml");
     std::fs::write(&policy, "version = 1\n[[prefixs]]\n").unwrap();
