@@ -75,7 +75,7 @@ impl Flow {
                     let mut urgent = whole.urgent;
                     if whole.flags & 0x20 != 0 {
                         urgent = urgent.saturating_sub(offset as u16);
-                        if usize::from(whole.urgent) <= offset {
+                        if offset > 0 && usize::from(whole.urgent) <= offset {
                             flags &= !0x20;
                         }
                     }
@@ -328,6 +328,30 @@ fn pieces_for_a_queue_hold_a_segment_at_least() {
         assert_eq!(cut.len(), count);
     }
     assert_eq!(piece_limit(&parsed, PENDING, 100), packet.len(), "what is one packet is never cut");
+}
+
+#[test]
+fn a_first_segment_keeps_its_urgent_flag_wherever_it_points() {
+    let ip = Ip {
+        source: "10.0.0.1".parse().unwrap(),
+        destination: "10.0.0.2".parse().unwrap(),
+        traffic_class: 0,
+        identification: 1,
+        options: vec![],
+        first_extension: None,
+    };
+    for urgent in [0, 1, 2_000] {
+        let segment = Segment { sequence: 7, flags: 0x30, urgent, options: vec![], payload: vec![1; 1_500] };
+        let flow = Flow::Tcp(segment);
+        let limits = Limits { max_packet: 65_535, far: Offloads::default() };
+        let cut = pieces(flow.half_made(&ip), super_of(flow.kind(&ip), 1_000), limits).unwrap();
+        assert_eq!(cut[0].0[33] & 0x20, 0x20, "{urgent}");
+        assert_eq!(cut[1].0[33] & 0x20 != 0, urgent > 1_000, "{urgent}");
+        let mut whole = flow.half_made(&ip);
+        let parsed = Parsed::of(&whole).unwrap();
+        complete(&mut whole, &parsed).unwrap();
+        assert_eq!(whole, flow.segments(&ip, 9_000)[0].0);
+    }
 }
 
 proptest! {

@@ -173,7 +173,7 @@ impl Split {
         if tcp.flags & Tcp::URG != 0 {
             let left = usize::from(be16(piece, urgent_at)?).saturating_sub(self.at);
             put16(piece, urgent_at, u16::try_from(left).unwrap_or(u16::MAX))?;
-            if left == 0 {
+            if left == 0 && self.at > 0 {
                 flags &= !Tcp::URG;
             }
         }
