@@ -1,8 +1,9 @@
 //! One peer's carriers and the choice among them. Events in, [`PathEffect`]s out; it sends nothing and reads no clock.
 //!
 //! An address nobody answers at is knocked at with short probes. It counts once the peer answered a challenge there and two
-//! probes as long as the longest frame of the network came back; then it goes before lanes, and lanes before routes. Any authentic frame is proof of life. What is in use and
-//! gives none for too long, although data goes out, is doubled by the next best and then given up.
+//! probes as long as the longest frame that is used there came back; then it goes before lanes, and lanes before routes.
+//! Any authentic frame is proof of life. What is in use and gives none for too long, although data goes out, is doubled by
+//! the next best and then given up.
 
 mod view;
 
