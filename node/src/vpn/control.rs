@@ -380,7 +380,7 @@ impl Control {
         self.follow();
         let Parts { keeper, network, names, id, .. } = &mut self.parts;
         if std::mem::take(&mut self.published) {
-            names.ask(keeper.roles().ask_others(network.exit(clock::now()), id));
+            names.ask(keeper.roles().ask_others(network.exit(), id));
         }
         names.tick(network);
     }

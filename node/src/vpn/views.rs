@@ -30,7 +30,7 @@ pub(super) fn told(
     now: Now,
 ) -> Result<Told, Complaint> {
     Ok(match question {
-        Question::Status => Told::Status(status(network, plane, keeper, now)),
+        Question::Status => Told::Status(status(network, plane, keeper)),
         Question::Peers => {
             let (peers, left_out) = bounded(network.peers().into_iter().map(|known| peer(network, known)));
             Told::Peers(view::Peers { peers, left_out })
@@ -82,7 +82,7 @@ fn bounded<T>(mut rows: impl Iterator<Item = T>) -> (Vec<T>, u64) {
     (kept, rows.count() as u64)
 }
 
-fn status(network: &Network, plane: &Plane, keeper: &Keeper, now: Now) -> view::Status {
+fn status(network: &Network, plane: &Plane, keeper: &Keeper) -> view::Status {
     let (setup, peers) = (network.setup(), network.peers());
     let name = network.own_name();
     let count = |is: fn(&PeerView) -> bool| peers.iter().filter(|peer| is(peer)).count() as u64;
@@ -106,11 +106,11 @@ fn status(network: &Network, plane: &Plane, keeper: &Keeper, now: Now) -> view::
         sessions: count(|peer| peer.has_session),
         direct: count(|peer| peer.reach == Reach::Direct),
         routed: count(|peer| matches!(peer.reach, Reach::Routed(_))),
-        roles: roles(network, keeper, now),
+        roles: roles(network, keeper),
     }
 }
 
-fn roles(network: &Network, keeper: &Keeper, now: Now) -> view::Roles {
+fn roles(network: &Network, keeper: &Keeper) -> view::Roles {
     let roles = keeper.roles();
     view::Roles {
         advertised: roles.advertised.iter().map(ToString::to_string).collect(),
@@ -120,7 +120,7 @@ fn roles(network: &Network, keeper: &Keeper, now: Now) -> view::Roles {
             ExitUse::Auto => ExitName::Auto,
             ExitUse::Peer(node) => ExitName::Peer(PeerName::Node(node)),
         },
-        through: network.exit(now),
+        through: network.exit(),
         kill_switch: roles.kill_switch && roles.exit != ExitUse::Off,
         policy: roles.policy.as_ref().map(|path| path.display().to_string()),
         problem: keeper.problem().map(str::to_owned),

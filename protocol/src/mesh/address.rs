@@ -100,9 +100,15 @@ pub fn overlay(network: &NetworkId, peer: &PeerHash) -> Ipv6Addr {
 /// Whose address this is, if it is one of this network: its last ten bytes.
 #[must_use]
 pub fn peer_of(network: &NetworkId, address: Ipv6Addr) -> Option<PeerHash> {
-    let [_, _, _, _, _, _, a, b, c, d, e, f, g, h, i, j] = address.octets();
-    let peer = PeerHash::new([a, b, c, d, e, f, g, h, i, j]);
+    let peer = peer_within(address);
     (overlay(network, &peer) == address).then_some(peer)
+}
+
+/// Whose address this is, which is known to be within [`network_prefix`].
+#[must_use]
+pub const fn peer_within(address: Ipv6Addr) -> PeerHash {
+    let [_, _, _, _, _, _, a, b, c, d, e, f, g, h, i, j] = address.octets();
+    PeerHash::new([a, b, c, d, e, f, g, h, i, j])
 }
 
 /// The host prefix of a node's own IPv6 address: the one prefix every member may announce.

@@ -152,7 +152,7 @@ impl Keeper {
             return None;
         }
         let device = self.device.as_ref()?;
-        let plan = plan::plan(&self.roles, &self.facts(device, network, now));
+        let plan = plan::plan(&self.roles, &self.facts(device, network));
         if self.asked.as_ref() == Some(&plan) {
             self.answer(Ok(()));
             return None;
@@ -255,14 +255,14 @@ impl Keeper {
         Err(Complaint::new(Code::Refused, format!("this node cannot lead to {prefix}"), why, "shoal vpn status"))
     }
 
-    fn facts(&self, device: &Device, network: &Network, now: Now) -> Facts {
+    fn facts(&self, device: &Device, network: &Network) -> Facts {
         let v4 = network.own_ipv4().map(IpAddr::V4);
         Facts {
             tun: (device.name.clone(), device.index),
             pools: self.overlay.prefixes().to_vec(),
             own: v4.into_iter().chain([network.own_ipv6().into()]).collect(),
             local: self.rules.local().clone(),
-            led_to: network.led_to(now),
+            led_to: network.led_to(),
             ports: self.ports.clone(),
             lists: network.own_exit_lists(),
             listening: self.listening.clone(),

@@ -109,6 +109,15 @@ impl Kept {
         }
     }
 
+    /// The neighbour at `slot` said this: whether it is what is kept, byte by byte. Then that is marked.
+    pub(super) fn repeat(&mut self, key: &Key, signed: &[u8], slot: u16) -> bool {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.statement.signed == signed) else {
+            return false;
+        };
+        entry.holders.add(slot);
+        true
+    }
+
     /// Nothing is known any more of what the neighbour at `slot` said.
     pub(super) fn forget_slot(&mut self, slot: u16) {
         self.entries.values_mut().for_each(|entry| entry.holders.remove(slot));

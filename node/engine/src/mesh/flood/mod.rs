@@ -199,6 +199,14 @@ impl Flood {
         }
     }
 
+    /// `from` said this: whether it is a statement that is kept, byte by byte, so that it was verified before and is no news.
+    /// Each neighbour says everything once: without this question each signature would be checked as often as there are
+    /// neighbours.
+    pub fn handle_repeated(&mut self, kind: FloodKind, signer: NodeId, signed: &[u8], from: NodeId) -> bool {
+        let Some(neighbour) = self.neighbours.get(&from) else { return false };
+        self.kept.repeat(&(kind, signer), signed, neighbour.slot)
+    }
+
     /// Time passed. To be called at [`due_ms`](Self::due_ms), or a few times a second, before [`poll`](Self::poll).
     pub fn handle_timeout(&mut self, now: Now) {
         if now.uptime_ms >= self.next_sweep_ms {

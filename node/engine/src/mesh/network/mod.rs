@@ -52,6 +52,10 @@ use statements::KnownKey;
 pub const PEERS_MAX: usize = 4096;
 /// Effects that wait to be polled. The owner drains after every event; one event makes at most a few for every peer.
 const EFFECTS_MAX: usize = 16 * PEERS_MAX;
+/// How often everything that is known is looked through for what ended, milliseconds, and rights to prefixes asked for again
+/// where addresses went to others: a thousand members tell of theirs within a minute, and each right of ten thousand routes
+/// costs a question.
+const LOOK_MS: u64 = 1_000;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -81,7 +85,13 @@ pub struct Network {
     drops: Drops,
     refused: BTreeMap<Refused, u64>,
     publish: bool,
+    /// Somebody else has another address than the last tables say.
+    addresses_changed: bool,
     zone_changed: bool,
+    /// Who has which address changed since rights were asked for.
+    rights_due: bool,
+    /// When [`Self::look_through`] is due.
+    next_look_ms: u64,
     effects: VecDeque<NetworkEffect>,
 }
 
@@ -110,7 +120,10 @@ impl Network {
             drops: Drops::default(),
             refused: BTreeMap::new(),
             publish: true,
+            addresses_changed: false,
             zone_changed: true,
+            rights_due: false,
+            next_look_ms: 0,
             effects: VecDeque::new(),
             key,
             setup,
@@ -165,7 +178,7 @@ impl Network {
         self.names.handle_timeout(env.now.wall);
         self.renew_key(env);
         self.flood.handle_timeout(env.now);
-        self.intake.forget_expired(env.now.wall);
+        self.look_through(env);
         if self.routing.due_ms() <= env.now.uptime_ms {
             self.routing.handle_timeout(env.now);
         }
@@ -180,6 +193,20 @@ impl Network {
         }
         self.look_at_watches(env);
         self.settle(env);
+        // Once for all of a tick: a thousand members may tell of theirs.
+        self.publish |= std::mem::take(&mut self.addresses_changed);
+    }
+
+    /// What takes a look at everything that is known, and has time.
+    fn look_through(&mut self, env: &Env<'_>) {
+        if env.now.uptime_ms < self.next_look_ms {
+            return;
+        }
+        self.next_look_ms = env.now.uptime_ms.saturating_add(LOOK_MS);
+        self.intake.forget_expired(env.now.wall);
+        if std::mem::take(&mut self.rights_due) {
+            self.routing.handle_policy(&rights(&self.policy, &self.claims, &self.setup), env.now);
+        }
     }
 
     /// Who has neither a connection nor a session takes no room: whoever comes and goes under many names, as clients do,
@@ -274,7 +301,7 @@ impl Network {
 
     /// Passes on what claims and routing want.
     fn settle(&mut self, env: &mut Env<'_>) {
-        self.drain_claims(env);
+        self.drain_claims();
         self.drain_names();
         self.drain_routing();
         self.drain_flood(env);

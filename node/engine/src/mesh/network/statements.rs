@@ -130,6 +130,10 @@ impl Network {
                 self.refuse(Refused::Forged);
                 continue;
             };
+            let claimed = NodeId::from(*signed.claimed_signer());
+            if self.flood.handle_repeated(item.kind, claimed, &item.signed, from) {
+                continue;
+            }
             match item.kind {
                 FloodKind::Claim => self.take_claim(from, signed, env),
                 FloodKind::MeshKey => self.take_key(from, &signed, env),
@@ -295,7 +299,7 @@ impl Network {
         self.push(NetworkEffect::Sign(Unsigned::Key(record)));
     }
 
-    pub(super) fn drain_claims(&mut self, env: &mut Env<'_>) {
+    pub(super) fn drain_claims(&mut self) {
         while let Some(effect) = self.claims.poll() {
             match effect {
                 ClaimEffect::Publish(claim) => {
@@ -307,10 +311,8 @@ impl Network {
                     self.push(NetworkEffect::OwnAddress(address));
                 }
                 ClaimEffect::BindingsChanged => {
-                    (self.publish, self.zone_changed) = (true, true);
                     // What a member may announce can hang on the address it has.
-                    let right = super::rights(&self.policy, &self.claims, &self.setup);
-                    self.routing.handle_policy(&right, env.now);
+                    (self.addresses_changed, self.zone_changed, self.rights_due) = (true, true, true);
                 }
             }
         }
@@ -321,7 +323,11 @@ impl Network {
             match effect {
                 RoutingEffect::Send { to, message } => self.tell(to, MeshMessage::Routes(message)),
                 RoutingEffect::Sign(origin) => self.push(NetworkEffect::Sign(Unsigned::Origin(origin))),
-                RoutingEffect::Changed => self.publish = true,
+                // Before what is told of it: nobody takes this node for nearer than its packets go.
+                RoutingEffect::Changed => {
+                    self.publish = false;
+                    self.push(NetworkEffect::Publish);
+                }
             }
         }
     }

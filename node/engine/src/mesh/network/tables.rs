@@ -39,8 +39,7 @@ impl Network {
     /// The tables as they are now.
     #[must_use]
     pub fn tables(&self) -> Tables {
-        let v4: Vec<_> = self.claims.bindings().collect();
-        let routes = self.routing.snapshot(Bindings { v4: &v4, pool: self.setup.pool.prefix(), exit: self.setup.exit });
+        let routes = self.snapshot();
         let of_routes = routes.peers().iter().map(|peer| (peer.hash, peer.node));
         let of_peers = self.peers.iter().map(|(hash, peer)| (*hash, peer.node));
         let see = |node: &NodeId| subject(&self.policy, &self.claims, &self.setup, node);
@@ -59,6 +58,12 @@ impl Network {
 }
 
 impl Network {
+    /// Where packets go, as it is now.
+    pub(super) fn snapshot(&self) -> routing::Snapshot {
+        let v4: Vec<_> = self.claims.bindings().collect();
+        self.routing.snapshot(Bindings { v4: &v4, pool: self.setup.pool.prefix(), exit: self.setup.exit })
+    }
+
     /// Private networks this node may reach as an exit all the same, and what it may not reach in addition.
     #[must_use]
     pub fn own_exit_lists(&self) -> (Vec<Prefix>, Vec<Prefix>) {

@@ -131,7 +131,7 @@ impl Network {
     /// Every member that is known, by id, this node left out.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerView> {
-        let routes = self.tables().routes;
+        let routes = self.snapshot();
         let known = self.peers.values().map(|peer| peer.node);
         let told = self.keys.values().map(super::statements::KnownKey::node);
         let routed = routes.peers().iter().map(|peer| peer.node);
@@ -144,7 +144,7 @@ impl Network {
     #[must_use]
     pub fn peer(&self, node: NodeId) -> Option<PeerView> {
         let hash = PeerHash::of(&node);
-        let routes = self.tables().routes;
+        let routes = self.snapshot();
         let is_known = self.peers.get(&hash).is_some_and(|peer| peer.node == node)
             || self.keys.get(&hash).is_some_and(|known| known.node() == node)
             || routes.peers().iter().any(|peer| peer.node == node);
@@ -190,7 +190,7 @@ impl Network {
     /// Every route: those in use first, then what else neighbours tell, each in the order of prefixes.
     #[must_use]
     pub fn routes(&self, now: Now) -> Vec<RouteRow> {
-        let table = self.tables().routes;
+        let table = self.snapshot();
         let own = network_prefix(&self.setup.network);
         let addresses: BTreeMap<NodeId, Ipv4Addr> =
             self.claims.bindings().map(|(address, node)| (node, address)).collect();
@@ -224,30 +224,22 @@ impl Network {
 
     /// Through whom packets to the internet go now; none where nobody takes them.
     #[must_use]
-    pub fn exit(&self, now: Now) -> Option<NodeId> {
+    pub fn exit(&self) -> Option<NodeId> {
         match self.setup.exit {
             ExitUse::Off => None,
-            ExitUse::Peer(node) => {
-                let lookup = self.tables().routes;
-                matches!(lookup.lookup_peer(&PeerHash::of(&node), 0), Lookup::To { .. }).then_some(node)
-            }
+            ExitUse::Peer(node) => self.routing.leads_to(&node).then_some(node),
             ExitUse::Auto => {
-                let mut ways = self.routing.view(now).filter(|row| row.state == RouteState::Used);
-                ways.find(|row| row.prefix.is_default()).map(|row| row.told.router.node)
+                let everything = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+                everything.iter().find_map(|address| self.routing.router_of(&Prefix::around(*address, 0)))
             }
         }
     }
 
     /// Prefixes behind other members that packets go to now, the internet left out.
     #[must_use]
-    pub fn led_to(&self, now: Now) -> Vec<Prefix> {
+    pub fn led_to(&self) -> Vec<Prefix> {
         let own = network_prefix(&self.setup.network);
-        let is_behind = |prefix: &Prefix| !own.covers(prefix) && !prefix.is_default();
-        let used = self.routing.view(now).filter(|row| row.state == RouteState::Used).map(|row| row.prefix);
-        let mut all: Vec<Prefix> = used.filter(is_behind).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+        self.routing.reached().filter(|prefix| !own.covers(prefix) && !prefix.is_default()).collect()
     }
 
     /// What sessions refused, those that are over and of unknown peers included as far as they were counted, by reason.

@@ -18,6 +18,9 @@ use super::ROUTES_MAX;
 /// Most origins remembered: each route's word of the last ten minutes, signed every three. Beyond it more is verified.
 const ORIGINS_MAX: usize = 4 * ROUTES_MAX;
 
+/// How often it is looked for origins that are over, milliseconds.
+const LOOK_MS: u64 = 10_000;
+
 /// A route a neighbour told, its origin verified.
 #[derive(Clone, Debug)]
 pub struct HeardUpdate {
@@ -50,13 +53,15 @@ pub struct Intake {
     network: NetworkId,
     /// At most [`ORIGINS_MAX`].
     origins: BTreeMap<[u8; 32], Arc<VerifiedOrigin>>,
+    /// When it was last looked for what is over.
+    looked: Option<UnixMillis>,
 }
 
 impl Intake {
     /// Nothing was verified yet.
     #[must_use]
     pub const fn new(network: NetworkId) -> Self {
-        Self { network, origins: BTreeMap::new() }
+        Self { network, origins: BTreeMap::new(), looked: None }
     }
 
     /// Checks every signature in `message`.
@@ -69,8 +74,12 @@ impl Intake {
         Ok(HeardMessage { epoch, number, updates, retracted, requests, reach, digest, resync })
     }
 
-    /// Forgets what is over.
+    /// Forgets what is over, if that was not done a moment ago: it only takes room.
     pub fn forget_expired(&mut self, wall: UnixMillis) {
+        if self.looked.is_some_and(|looked| looked.0.abs_diff(wall.0) < LOOK_MS) {
+            return;
+        }
+        self.looked = Some(wall);
         self.origins.retain(|_, origin| origin.origin().expires > wall);
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use shoal_protocol::BootEpoch;
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{FRAME_MAX, FRAME_MIN, REQUESTS_MAX, Reach, SeqnoRequest, Told, told_digest};
+use shoal_protocol::{BootEpoch, NodeId};
 
 use super::cost::LinkCost;
 use super::{DIGEST_SOON_MS, HOLD_MS, PACE_MS, PERIOD_MS, RESYNC_FIRST_MS, RESYNC_MAX_MS};
@@ -39,6 +40,8 @@ pub(super) enum Mark {
 /// Everything about one neighbour.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// Of the neighbour.
+    pub(super) hash: PeerHash,
     pub(super) epoch: BootEpoch,
     pub(super) max_frame: u32,
     pub(super) relayed: bool,
@@ -77,8 +80,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(facts: LinkFacts, now_ms: u64) -> Self {
+    pub(super) fn new(node: &NodeId, facts: LinkFacts, now_ms: u64) -> Self {
         Self {
+            hash: PeerHash::of(node),
             epoch: facts.epoch,
             max_frame: facts.max_frame.clamp(FRAME_MIN, FRAME_MAX),
             relayed: facts.relayed,
@@ -106,12 +110,13 @@ impl Link {
         }
     }
 
-    /// The link is like this now; its run stays.
-    pub(super) fn set_facts(&mut self, facts: LinkFacts) {
+    /// The link is like this now; its run stays. Says whether anything of it differs.
+    pub(super) fn set_facts(&mut self, facts: LinkFacts) -> bool {
         // A neighbour refuses a route with a frame outside of these bounds.
-        self.max_frame = facts.max_frame.clamp(FRAME_MIN, FRAME_MAX);
-        self.relayed = facts.relayed;
-        self.cost.set_relayed(facts.relayed);
+        let max_frame = facts.max_frame.clamp(FRAME_MIN, FRAME_MAX);
+        let differs = (self.max_frame, self.relayed) != (max_frame, facts.relayed);
+        (self.max_frame, self.relayed) = (max_frame, facts.relayed);
+        self.cost.set_relayed(facts.relayed) || differs
     }
 
     /// Whether one more message is read.

@@ -4,6 +4,7 @@
 //!
 //! - [`cost`]: what a link costs. `links`: what each neighbour was told and says. [`intake`]: signatures.
 //! - `table`: which route is used. `sources`: which routes may be. `ask`, `requests`: how to get one that may.
+//! - `sweep`: what ends by itself.
 //! - [`detours`]: what it costs more by whom, where frames do not arrive.
 //! - `tell`: what is told to whom. `origins`: what this node itself can be reached under.
 //! - [`snapshot`]: the result. `view`: the same for people.
@@ -12,7 +13,8 @@
 //! late or out of order, for a node lowers its distance before it tells a route and uses only routes whose teller is nearer
 //! than that. A node that restarts forgets its distances, but it is another neighbour then (another epoch): whoever sent
 //! packets to its former run sends none to the new one before that told a route. That holds for each router; where a prefix
-//! has several, the sender chooses one and hops ask for that one (see [`snapshot`]), so choices that differ make no loop.
+//! has several, the sender chooses one and hops ask for that one (see [`snapshot`]), so choices that differ make no loop. A
+//! snapshot may be a round older than the choice, for a distance is lowered only in a round, behind a new snapshot.
 
 mod ask;
 pub mod cost;
@@ -23,14 +25,17 @@ mod origins;
 mod requests;
 pub mod snapshot;
 mod sources;
+mod sweep;
 mod table;
 mod tell;
 mod view;
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shoal_protocol::limits::FRESHNESS_MS;
-use shoal_protocol::mesh::address::{host_prefix, network_prefix};
+use shoal_protocol::mesh::address::{host_prefix, network_prefix, peer_within};
+use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::{ORIGIN_LIFE_MAX_MS, Origin, Reach, RouteMessage, Router, Told, told_digest};
 use shoal_protocol::{BootEpoch, NetworkId, NodeId};
@@ -61,6 +66,10 @@ pub const LINKS_MAX: usize = crate::directory::LINKS_MAX;
 pub const HOPS_MAX: usize = 8;
 /// Least time between two messages to one neighbour, milliseconds. What changes in between goes in one.
 pub const PACE_MS: u64 = 100;
+/// Least time between two rounds of messages to all neighbours, milliseconds, and between two snapshots unless packets would
+/// be lost meanwhile: what is heard in between is told and published together. One snapshot of a thousand peers takes half a
+/// millisecond to make, and while a large network settles some route changes with nearly every message.
+pub const ROUND_MS: u64 = 50;
 /// A neighbour hears at least this often, milliseconds: a number and a digest, about 40 bytes.
 pub const PERIOD_MS: u64 = 5_000;
 /// After news a digest follows this soon, milliseconds; then after twice that, and so on up to [`PERIOD_MS`]. With it a
@@ -165,10 +174,17 @@ pub struct Routing {
     /// Of the last message: one count for all neighbours and the whole run, so that none is ever used twice.
     last_number: u64,
     next_sweep_ms: u64,
+    next_forget_ms: u64,
     ignored: BTreeMap<Ignored, u64>,
     /// At most [`EFFECTS_MAX`] and one.
     effects: VecDeque<RoutingEffect>,
+    /// Packets would go elsewhere than by the last snapshot.
     changed: bool,
+    /// Some would be lost until the next round.
+    urgent: bool,
+    /// A snapshot is to be made.
+    publish: bool,
+    next_round_ms: u64,
 }
 
 impl Routing {
@@ -189,9 +205,13 @@ impl Routing {
             requests: Requests::default(),
             last_number: 0,
             next_sweep_ms: 0,
+            next_forget_ms: 0,
             ignored: BTreeMap::new(),
             effects: VecDeque::new(),
             changed: true,
+            urgent: false,
+            publish: false,
+            next_round_ms: 0,
         };
         routing.origins.add(host_prefix(&network, &local));
         routing
@@ -206,12 +226,14 @@ impl Routing {
             self.handle_link_lost(node, now);
         }
         if let Some(link) = self.links.get_mut(&node) {
-            link.set_facts(facts);
+            if !link.set_facts(facts) {
+                return;
+            }
             self.changed = true;
             self.reselect_all_of(node, now);
         } else if self.links.len() < LINKS_MAX {
-            self.links.insert(node, Link::new(facts, now.uptime_ms));
-            self.changed = true;
+            self.links.insert(node, Link::new(&node, facts, now.uptime_ms));
+            (self.changed, self.urgent) = (true, true);
             self.mark_all_for(node, now);
         }
         self.links_changed(now);
@@ -223,7 +245,7 @@ impl Routing {
         if self.links.remove(&node).is_none() {
             return;
         }
-        self.changed = true;
+        (self.changed, self.urgent) = (true, true);
         let mut touched = Vec::new();
         for (prefix, destination) in &mut self.destinations {
             if destination.heard.remove(&node).is_some() {
@@ -299,15 +321,19 @@ impl Routing {
         Ok(())
     }
 
-    /// The policy changed: every right is asked for again.
+    /// The policy changed, or what it is asked about: every right is asked for again, but those of nodes to their own
+    /// addresses, which no policy gives or takes.
     pub fn handle_policy(&mut self, right: Right<'_>, now: Now) {
         let mut touched = Vec::new();
-        for (prefix, destination) in &mut self.destinations {
+        for (prefix, destination) in self.destinations.iter_mut().filter(|(prefix, _)| !self.overlay.covers(prefix)) {
+            let mut differs = false;
             for heard in destination.heard.values_mut() {
-                let router = heard.told.router.node;
-                heard.authorised = has_right(&self.network, self.overlay, &router, prefix, right);
+                let authorised = right(&heard.told.router.node, prefix);
+                differs |= std::mem::replace(&mut heard.authorised, authorised) != authorised;
             }
-            touched.push(*prefix);
+            if differs {
+                touched.push(*prefix);
+            }
         }
         self.reselect(touched, now);
         self.settle(now);
@@ -325,13 +351,20 @@ impl Routing {
     /// When [`handle_timeout`](Self::handle_timeout) is needed next, milliseconds of uptime.
     #[must_use]
     pub fn due_ms(&self) -> u64 {
-        let links = self.links.values().map(Link::due_ms).min().unwrap_or(u64::MAX);
-        links.min(self.requests.due_ms()).min(self.origins.due_ms()).min(self.next_sweep_ms)
+        self.round_due_ms().min(self.requests.due_ms()).min(self.origins.due_ms()).min(self.next_sweep_ms)
+    }
+
+    /// Whose address a prefix is, if it is that of a member.
+    fn host_of(&self, prefix: &Prefix) -> Option<PeerHash> {
+        match prefix.address() {
+            IpAddr::V6(address) if self.overlay.covers(prefix) => Some(peer_within(address)),
+            _ => None,
+        }
     }
 
     /// The next thing to be done; drain it after every event.
     pub fn poll(&mut self) -> Option<RoutingEffect> {
-        if std::mem::take(&mut self.changed) {
+        if std::mem::take(&mut self.publish) {
             return Some(RoutingEffect::Changed);
         }
         self.effects.pop_front()
@@ -410,6 +443,9 @@ impl Routing {
                 (None, None) => false,
                 _ => true,
             };
+            // Who took its route back may know no other.
+            let is_gone = |hop: &NodeId| !destination.heard.contains_key(hop);
+            self.urgent |= destination.best.as_ref().is_some_and(|old| old.hops.iter().any(is_gone));
             if best.is_none() && destination.best.is_some() {
                 destination.held_until_ms = now.uptime_ms.saturating_add(HOLD_MS);
             }
@@ -426,36 +462,6 @@ impl Routing {
             }
             destination.best = best;
             self.mark(prefix, now);
-        }
-    }
-
-    /// Drops what ended, keeps what is needed.
-    fn sweep(&mut self, now: Now) {
-        let mut ended = Vec::new();
-        for (prefix, destination) in &self.destinations {
-            for (node, heard) in &destination.heard {
-                if !self.links.get(node).is_some_and(|link| heard.is_alive(link, now)) {
-                    ended.push((*prefix, *node));
-                }
-            }
-        }
-        for (prefix, node) in &ended {
-            self.forget(prefix, node);
-        }
-        self.reselect(ended.iter().map(|(prefix, _)| *prefix).collect::<BTreeSet<_>>(), now);
-        let before = self.destinations.len();
-        let mut released = false;
-        for destination in self.destinations.values_mut() {
-            if destination.held_until_ms > 0 && destination.held_until_ms <= now.uptime_ms {
-                destination.held_until_ms = 0;
-                released = true;
-            }
-        }
-        self.destinations.retain(|_, destination| !destination.is_over(now.uptime_ms));
-        self.changed |= released || self.destinations.len() != before;
-        self.sources.forget_old(now.uptime_ms);
-        for link in self.links.values_mut() {
-            link.forget_retracted(now.uptime_ms);
         }
     }
 }

@@ -5,11 +5,12 @@
 //! its hash. So relays need no prefixes, and a prefix that is known here but not there cannot turn a packet round.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
 
-use shoal_protocol::mesh::address::peer_of;
+use shoal_protocol::mesh::address::peer_within;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::prefix::Prefix;
-use shoal_protocol::{BootEpoch, NetworkId, NodeId};
+use shoal_protocol::{BootEpoch, NodeId};
 
 use super::Routing;
 use super::table::Best;
@@ -105,7 +106,8 @@ pub struct Bindings<'a> {
 /// See the head of this file.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    network: NetworkId,
+    /// The addresses of members.
+    overlay: Prefix,
     local: PeerHash,
     /// By hash.
     peers: Vec<Peer>,
@@ -122,10 +124,10 @@ impl Snapshot {
     pub fn lookup(&self, destination: IpAddr, flow: u64) -> Lookup<'_> {
         let target = match destination.to_canonical() {
             IpAddr::V4(address) => stretch(&self.v4, address.to_bits()),
-            IpAddr::V6(address) => match peer_of(&self.network, address) {
-                Some(peer) => return self.lookup_peer(&peer, flow),
-                None => stretch(&self.v6, address.to_bits()),
-            },
+            IpAddr::V6(address) if self.overlay.contains(IpAddr::V6(address)) => {
+                return self.lookup_peer(&peer_within(address), flow);
+            }
+            IpAddr::V6(address) => stretch(&self.v6, address.to_bits()),
         };
         match target {
             Target::Local => Lookup::Local,
@@ -187,13 +189,10 @@ impl Routing {
     #[must_use]
     pub fn snapshot(&self, bindings: Bindings<'_>) -> Snapshot {
         let (peers, hops) = self.ways();
-        let number = |node: &NodeId| {
-            let at = peers.binary_search_by_key(&PeerHash::of(node), |peer| peer.hash).ok();
-            at.and_then(|at| u32::try_from(at).ok())
-        };
-        let to = |node: &NodeId| match number(node) {
+        let numbers: BTreeMap<NodeId, u32> = peers.iter().map(|peer| peer.node).zip(0..).collect();
+        let to = |node: &NodeId| match numbers.get(node) {
             _ if *node == self.local.node => Target::Local,
-            Some(number) => Target::Peer(number),
+            Some(number) => Target::Peer(*number),
             None => Target::Unreachable(Unreachable::NoWay),
         };
         let mut prefixes = vec![
@@ -221,22 +220,24 @@ impl Routing {
         let v4 = flatten(of(false).collect(), u128::from(u32::MAX));
         let v4 = v4.into_iter().filter_map(|(first, target)| Some((u32::try_from(first).ok()?, target))).collect();
         let v6 = flatten(of(true).collect(), u128::MAX);
-        Snapshot { network: self.network, local: PeerHash::of(&self.local.node), peers, hops, v4, v6 }
+        Snapshot { overlay: self.overlay, local: PeerHash::of(&self.local.node), peers, hops, v4, v6 }
     }
 
     /// Every peer with a link or a route, and the neighbours that lead there. A link is used unless a route is nearer: at
     /// its end is the peer itself, so it needs nobody's distance.
     fn ways(&self) -> (Vec<Peer>, Vec<NextHop>) {
         let mut peers: Vec<(PeerHash, NodeId, Option<&Best>)> = Vec::new();
-        for node in self.links.keys() {
-            peers.push((PeerHash::of(node), *node, None));
+        for (node, link) in &self.links {
+            peers.push((link.hash, *node, None));
         }
         for (prefix, destination) in &self.destinations {
-            if let Some(best) = destination.best.as_ref().filter(|_| self.overlay.covers(prefix)) {
+            if let Some(best) = &destination.best
+                && let Some(hash) = self.host_of(prefix)
+            {
                 let node = best.told.router.node;
                 let direct = self.links.get(&node).map(|link| link.cost.published().saturating_add(1));
                 if direct.is_none_or(|direct| best.told.metric < direct) {
-                    peers.push((PeerHash::of(&node), node, Some(best)));
+                    peers.push((hash, node, Some(best)));
                 }
             }
         }
@@ -254,7 +255,7 @@ impl Routing {
             let direct = [node];
             for hop in best.map_or(&direct[..], |best| &best.hops) {
                 let Some(link) = self.links.get(hop) else { continue };
-                hops.push(NextHop { node: *hop, peer: PeerHash::of(hop), epoch: link.epoch });
+                hops.push(NextHop { node: *hop, peer: link.hash, epoch: link.epoch });
             }
             let count = u32::try_from(hops.len()).ok()?.checked_sub(first_hop)?;
             Some(Peer { node, hash, max_frame, metric, relayed, first_hop, hops: count })
@@ -308,6 +309,8 @@ fn paint(out: &mut Vec<(u128, Target)>, first: u128, target: Target) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_protocol::NetworkId;
+    use shoal_protocol::mesh::address::network_prefix;
 
     #[test]
     fn every_address_finds_its_longest_prefix() {
@@ -376,7 +379,7 @@ mod tests {
             hops,
         };
         let snapshot = |count: u32| Snapshot {
-            network: NetworkId::from_bytes([7; 32]),
+            overlay: network_prefix(&NetworkId::from_bytes([7; 32])),
             local: PeerHash::new([0; 10]),
             peers: vec![peer(count)],
             hops: hops.clone(),
@@ -388,7 +391,7 @@ mod tests {
             Lookup::To { hop, .. } => hop.node,
             other => panic!("{other:?}"),
         };
-        let mut counts = std::collections::BTreeMap::<NodeId, u32>::new();
+        let mut counts = BTreeMap::<NodeId, u32>::new();
         for flow in 0..4_000_u64 {
             let flow = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let hop = chosen(&four, flow);

@@ -12,7 +12,7 @@ use shoal_protocol::mesh::route::{
 };
 
 use super::links::Link;
-use super::{EFFECTS_MAX, RESYNC_FIRST_MS, Routing, RoutingEffect};
+use super::{EFFECTS_MAX, RESYNC_FIRST_MS, ROUND_MS, Routing, RoutingEffect};
 use crate::Now;
 
 /// A metric that differs from the one told by less than this part of it is not told: a sixteenth.
@@ -30,10 +30,10 @@ impl Routing {
         link: &Link,
         now: Now,
     ) -> Option<(Told, Arc<VerifiedOrigin>)> {
-        let host = self.overlay.covers(prefix);
+        let host = self.host_of(prefix);
         if self.origins.contains(prefix) {
             let word = self.origins.word(prefix).filter(|word| word.origin().expires > now.wall)?;
-            if host && !self.leads_to_strangers(node, link) {
+            if host.is_some() && !self.leads_to_strangers(link) {
                 return None;
             }
             let seqno = word.origin().seqno;
@@ -42,8 +42,8 @@ impl Routing {
         }
         let best = self.destinations.get(prefix)?.best.as_ref()?;
         let router = best.told.router.node;
-        let reaches = || link.reach.as_ref().is_some_and(|reach| reach.contains(&PeerHash::of(&router)));
-        if router == *node || best.hops.contains(node) || (host && reaches()) {
+        let reaches = |peer| link.reach.as_ref().is_some_and(|reach| reach.contains(&peer));
+        if router == *node || best.hops.contains(node) || host.is_some_and(reaches) {
             return None;
         }
         Some((best.told, Arc::clone(&best.origin)))
@@ -51,9 +51,9 @@ impl Routing {
 
     /// Whether a neighbour has links to somebody to whom this node has none. What it reaches is not known before it says
     /// so.
-    fn leads_to_strangers(&self, node: &NodeId, link: &Link) -> bool {
-        let (own, theirs) = (PeerHash::of(&self.local.node), PeerHash::of(node));
-        let stranger = |peer: &PeerHash| *peer != own && *peer != theirs && !self.reach.contains(peer);
+    fn leads_to_strangers(&self, link: &Link) -> bool {
+        let own = PeerHash::of(&self.local.node);
+        let stranger = |peer: &PeerHash| *peer != own && *peer != link.hash && !self.reach.contains(peer);
         link.reach.as_ref().is_some_and(|reach| reach.others || reach.direct.iter().any(stranger))
     }
 
@@ -108,7 +108,7 @@ impl Routing {
     /// Links came or went: everybody hears whom this node reaches directly, and perhaps of this node itself.
     pub(super) fn links_changed(&mut self, now: Now) {
         let direct = self.links.iter().filter(|(_, link)| !link.relayed);
-        let mut direct: Vec<PeerHash> = direct.map(|(node, _)| PeerHash::of(node)).collect();
+        let mut direct: Vec<PeerHash> = direct.map(|(_, link)| link.hash).collect();
         direct.sort_unstable();
         direct.dedup();
         let reach = Reach { direct, others: self.links.values().any(|link| link.relayed) };
@@ -125,15 +125,29 @@ impl Routing {
         }
     }
 
-    /// Does what is due: signs, asks, tells.
+    /// Does what is due: signs, asks, tells. What packets go by is published before anything is told of it.
     pub(super) fn settle(&mut self, now: Now) {
         self.sign_due(now);
         self.ask_due(now);
+        if std::mem::take(&mut self.urgent) {
+            self.publish |= std::mem::take(&mut self.changed);
+        }
+        if self.round_due_ms() > now.uptime_ms {
+            return;
+        }
+        self.next_round_ms = now.uptime_ms.saturating_add(ROUND_MS);
+        self.publish |= std::mem::take(&mut self.changed);
         let due = self.links.iter().filter(|(_, link)| link.is_due(now.uptime_ms)).map(|(node, _)| *node);
         let due: Vec<NodeId> = due.take(EFFECTS_MAX.saturating_sub(self.effects.len())).collect();
         for node in due {
             self.flush(node, now);
         }
+    }
+
+    /// When something is to be told or published next, milliseconds of uptime.
+    pub(super) fn round_due_ms(&self) -> u64 {
+        let links = self.links.values().map(Link::due_ms).min().unwrap_or(u64::MAX);
+        if self.changed { self.next_round_ms } else { links.max(self.next_round_ms) }
     }
 
     /// One message to `node` with all that fits.

@@ -302,7 +302,8 @@ fn ways_that_are_as_good_share_and_the_smallest_frame_counts() {
     let mut lab = Lab::new(&[2, 3, 4]);
     lab.routing.handle_link(id(3), LinkFacts { max_frame: 2_000, ..facts() }, at(50));
     lab.tell(2, 1, 500, 100);
-    lab.tell(3, 1, 510, 200);
+    lab.wait(150, 200);
+    lab.tell(3, 1, 510, 220);
     lab.tell(4, 1, 700, 300);
     assert_eq!(lab.via(), [2, 3]);
     lab.wait(350, 600);
@@ -412,8 +413,7 @@ fn a_lost_route_is_held_and_does_not_fall_to_a_shorter_prefix() {
     assert_eq!(lab.snapshot().lookup(inside, 1), Lookup::Unreachable(Unreachable::Held));
     lab.wait(200 + HOLD_MS, 2_000 + HOLD_MS);
     assert_eq!(lab.snapshot().lookup(inside, 1), Lookup::Unreachable(Unreachable::NoRoute));
-    let own =
-        shoal_protocol::mesh::address::overlay(&network(), &shoal_protocol::mesh::peer_hash::PeerHash::of(&id(1)));
+    let own = shoal_protocol::mesh::address::overlay(&network(), &PeerHash::of(&id(1)));
     assert_eq!(lab.snapshot().lookup(own.into(), 1), Lookup::Local);
     let unclaimed = "100.64.9.9".parse().unwrap();
     assert_eq!(lab.snapshot().lookup(unclaimed, 1), Lookup::Unreachable(Unreachable::NoRoute));

@@ -1,6 +1,7 @@
 //! Every route with what is thought of it, for people who ask why. Nothing is decided here.
 
 use shoal_protocol::NodeId;
+use shoal_protocol::mesh::address::host_prefix;
 use shoal_protocol::mesh::prefix::Prefix;
 use shoal_protocol::mesh::route::Told;
 
@@ -42,6 +43,23 @@ pub struct RouteView {
 }
 
 impl Routing {
+    /// Whether there is a way to `node`.
+    #[must_use]
+    pub fn leads_to(&self, node: &NodeId) -> bool {
+        self.links.contains_key(node) || self.router_of(&host_prefix(&self.network, node)).is_some()
+    }
+
+    /// To whom packets go whose longest prefix is this one; none if there is no route to it.
+    #[must_use]
+    pub fn router_of(&self, prefix: &Prefix) -> Option<NodeId> {
+        Some(self.destinations.get(prefix)?.best.as_ref()?.told.router.node)
+    }
+
+    /// Every prefix there is a route to, the addresses of peers among them, in order.
+    pub fn reached(&self) -> impl Iterator<Item = Prefix> {
+        self.destinations.iter().filter(|(_, destination)| destination.best.is_some()).map(|(prefix, _)| *prefix)
+    }
+
     /// Every route every neighbour tells, in the order of prefixes.
     pub fn view(&self, now: Now) -> impl Iterator<Item = RouteView> {
         let of = move |(prefix, destination): (&Prefix, &Destination)| {
