@@ -154,6 +154,7 @@ pub(crate) struct Control {
     /// Where packets go is otherwise than it was.
     published: bool,
     pings: Pings,
+    ticks: u32,
     out: Outlet,
 }
 
@@ -171,6 +172,7 @@ impl Control {
             moved: false,
             published: false,
             pings: Pings::default(),
+            ticks: 0,
             out: Outlet::default(),
         }
     }
@@ -361,6 +363,7 @@ impl Control {
             self.look_around();
         }
         self.pings.give_up(self.parts.plane.uptime_us());
+        self.look_at_round_trips();
         for link in self.parts.plane.links() {
             let activity = link.take_activity();
             let peer = link.peer;

@@ -12,7 +12,23 @@ use crate::vpn::neighbours::open_lane;
 use crate::vpn::plane::inbound::Sink;
 use crate::vpn::plane::lane;
 
+/// Ticks between two looks at the round trips of control lanes: 5 s, a third of the time between two of their pings.
+const LOOK_TICKS: u32 = 100;
+
 impl Control {
+    /// A tick passed: tells the engine now and then how far neighbours are, as the swarm measures it, also where no packets
+    /// go.
+    pub(super) fn look_at_round_trips(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        if !self.ticks.is_multiple_of(LOOK_TICKS) {
+            return;
+        }
+        let swarm = &self.parts.swarm;
+        let measured = |node: NodeId| Some((node, u32::try_from(swarm.rtt(&node)?.as_micros()).unwrap_or(u32::MAX)));
+        let rtts: Vec<(NodeId, u32)> = self.parts.network.neighbours().filter_map(measured).collect();
+        self.event(|network, env| network.handle_round_trips(rtts, env));
+    }
+
     pub(super) fn open_lane(&mut self, node: NodeId) {
         if self.lanes.contains_key(&node) || !self.opening.insert(node) {
             return;

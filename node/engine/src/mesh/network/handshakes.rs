@@ -112,7 +112,11 @@ impl Network {
                     self.push(NetworkEffect::Plane(command));
                 }
                 Control::Echo { number } if Watches::is_own(number) => self.heard_echo(peer, number, env),
-                Control::Echo { number } => state.path.handle_echo(number, from, env.now),
+                Control::Echo { number } => {
+                    if let Some(rtt_ms) = state.path.handle_echo(number, from, env.now) {
+                        self.measured(peer, from, rtt_ms, env);
+                    }
+                }
                 _ => {}
             }
         }

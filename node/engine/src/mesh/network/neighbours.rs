@@ -216,6 +216,44 @@ impl Network {
         self.peers.get_mut(&hash).filter(|peer| peer.node == node)
     }
 
+    /// Everybody who said hello on a connection there is.
+    pub fn neighbours(&self) -> impl Iterator<Item = NodeId> {
+        let is_near = |peer: &&Peer| matches!(peer.standing, Standing::Neighbour(_));
+        self.peers.values().filter(is_near).map(|peer| peer.node)
+    }
+
+    /// How long the last word to each of these neighbours and its answer took on the control lane, microseconds, as the swarm
+    /// measures it by a timer of its own: all that is known of a link without packets, for which no session is kept. Said
+    /// every few seconds; the echoes of probes go before it.
+    pub fn handle_round_trips(&mut self, rtts: impl IntoIterator<Item = (NodeId, u32)>, env: &mut Env<'_>) {
+        for (node, rtt_us) in rtts {
+            let state = self.peers.get_mut(&PeerHash::of(&node)).filter(|state| state.node == node);
+            let Some(state) = state.filter(|state| matches!(state.standing, Standing::Neighbour(_))) else { continue };
+            state.lane_rtt_us = Some(rtt_us);
+            if !state.is_measured(env.now) {
+                self.sample(node, Some(rtt_us), env);
+            }
+        }
+        self.settle(env);
+    }
+
+    /// A probe to a peer and its echo on this carrier took so long.
+    pub(super) fn measured(&mut self, peer: PeerHash, on: Carrier, rtt_ms: u64, env: &mut Env<'_>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if on != Carrier::Routed && state.path.ways().carriers().next() == Some(on) {
+            state.measured_ms = Some(env.now.uptime_ms);
+            let node = state.node;
+            self.sample(node, Some(micros(rtt_ms)), env);
+        }
+    }
+
+    fn sample(&mut self, node: NodeId, rtt_us: Option<u32>, env: &Env<'_>) {
+        if rtt_us.is_some() {
+            let sample = LinkSample { rtt_us, reliability_permille: 1000, ..LinkSample::default() };
+            self.routing.handle_sample(node, sample, env.now);
+        }
+    }
+
     /// Tells routing what the link to a peer is like now.
     pub(super) fn link_changed(&mut self, peer: PeerHash, env: &mut Env<'_>) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
@@ -225,11 +263,8 @@ impl Network {
                 state.is_linked = true;
                 let rtt_ms = state.path.ways().carriers().find_map(|carrier| state.path.rtt_ms(carrier));
                 self.routing.handle_link(node, LinkFacts { epoch, max_frame, relayed: false }, env.now);
-                if let Some(rtt_ms) = rtt_ms {
-                    let rtt_us = u32::try_from(rtt_ms.saturating_mul(1000)).ok();
-                    let sample = LinkSample { rtt_us, reliability_permille: 1000, ..LinkSample::default() };
-                    self.routing.handle_sample(node, sample, env.now);
-                }
+                let rtt_us = rtt_ms.map_or(state.lane_rtt_us, |rtt_ms| Some(micros(rtt_ms)));
+                self.sample(node, rtt_us, env);
             }
             _ if state.is_linked => {
                 state.is_linked = false;
@@ -238,4 +273,8 @@ impl Network {
             _ => {}
         }
     }
+}
+
+fn micros(milliseconds: u64) -> u32 {
+    u32::try_from(milliseconds.saturating_mul(1000)).unwrap_or(u32::MAX)
 }

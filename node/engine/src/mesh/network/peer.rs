@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use shoal_protocol::{BootEpoch, NodeId};
 
 use crate::Now;
+use crate::mesh::routing::cost::RTT_WINDOW_S;
 use crate::mesh::session::Sessions;
 use crate::path::{Carrier, PathAgent, Ways};
 
@@ -37,6 +38,10 @@ pub(super) struct Peer {
     pub(super) carriers: BTreeSet<Carrier>,
     /// Whether a link to it was told to routing.
     pub(super) is_linked: bool,
+    /// The last round trip of its control lane, microseconds.
+    pub(super) lane_rtt_us: Option<u32>,
+    /// When an echo last told the round trip of the way packets go.
+    pub(super) measured_ms: Option<u64>,
 }
 
 impl Peer {
@@ -51,6 +56,8 @@ impl Peer {
             path: PathAgent::new(full_frame, least_frame),
             carriers: BTreeSet::new(),
             is_linked: false,
+            lane_rtt_us: None,
+            measured_ms: None,
         }
     }
 
@@ -84,6 +91,11 @@ impl Peer {
     /// Whether keys are shared with it.
     pub(super) fn has_session(&self) -> bool {
         self.sessions.as_ref().is_some_and(|sessions| sessions.current().is_some())
+    }
+
+    /// Whether the way packets go was measured so lately that the control lane need not be asked.
+    pub(super) fn is_measured(&self, now: Now) -> bool {
+        self.measured_ms.is_some_and(|at| now.uptime_ms.saturating_sub(at) < RTT_WINDOW_S.saturating_mul(1000))
     }
 
     /// Whether frames reach it without another member in between.

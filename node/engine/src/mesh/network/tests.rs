@@ -2,6 +2,7 @@
 
 mod clock;
 mod names;
+mod round_trips;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -143,14 +143,14 @@ impl PathAgent {
         }
     }
 
-    /// The echo of probe `number` came on `carrier`.
-    pub fn handle_echo(&mut self, number: u32, carrier: Carrier, now: Now) {
+    /// The echo of probe `number` came on `carrier`: how long it was under way, milliseconds, if it is the one that is waited
+    /// for.
+    pub fn handle_echo(&mut self, number: u32, carrier: Carrier, now: Now) -> Option<u64> {
         self.handle_received(carrier, now);
-        let Some(candidate) = self.candidates.get_mut(&carrier) else { return };
-        if candidate.echoed(number, now.uptime_ms).is_some() {
-            self.probe_due(now.uptime_ms);
-            self.choose(now.uptime_ms);
-        }
+        let probe = self.candidates.get_mut(&carrier)?.echoed(number, now.uptime_ms)?;
+        self.probe_due(now.uptime_ms);
+        self.choose(now.uptime_ms);
+        Some(now.uptime_ms.saturating_sub(probe.sent_ms))
     }
 
     /// This node has other addresses than before: every proven carrier is probed at once, packets or not. The peer learns
