@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use shoal_engine::Now;
-use shoal_engine::mesh::network::{Carriers, Network, PeerView, Reach, Refused, RouteRow, Standing};
+use shoal_engine::mesh::network::{Carriers, Network, PeerView, Reach, Refused, RouteRow, Standing, Untimely, Word};
 use shoal_engine::mesh::routing::RouteState;
 use shoal_engine::mesh::routing::snapshot::ExitUse;
 use shoal_engine::path::Carrier;
-use shoal_protocol::NodeId;
 use shoal_protocol::local::view::{self, Amount, ROWS_MAX};
 use shoal_protocol::local::{Code, Complaint, ExitName, PeerName};
 use shoal_protocol::mesh::class::Class;
 use shoal_protocol::mesh::peer_hash::PeerHash;
+use shoal_protocol::{NodeId, UnixMillis};
 
 use super::asked::{self, Question, Told};
 use super::plane::Plane;
@@ -185,7 +185,11 @@ fn route(row: RouteRow) -> view::Route {
 fn why(network: &Network, node: NodeId, now: Now) -> Option<view::Why> {
     let known = network.peer(node)?;
     let hash = PeerHash::of(&node);
-    let verdict = verdict(&known);
+    let verdict = match (network.untimely(&node, now.wall), &known.reach) {
+        (Some((word, when)), Reach::None) => format!("not reached: {}", untimely(word, when, now.wall)),
+        (Some((word, when)), _) => format!("{}; {}", verdict(&known), untimely(word, when, now.wall)),
+        (None, _) => verdict(&known),
+    };
     let candidates = network.candidates(&hash, now).into_iter().map(|candidate| view::Candidate {
         way: way(candidate.carrier, candidate.rtt_ms),
         in_use: candidate.in_use,
@@ -215,6 +219,33 @@ fn verdict(known: &PeerView) -> String {
         (Reach::None, _) if !known.has_key => "not reached: its mesh key was not heard".to_owned(),
         (Reach::None, _) => "not reached: no carrier is up, and no neighbour leads there".to_owned(),
     }
+}
+
+/// Why a word of a member does not count, and what to do.
+fn untimely(word: Word, when: Untimely, wall: UnixMillis) -> String {
+    let (word, so) = match word {
+        Word::Key => ("its mesh key record", "there is no session with it"),
+        Word::Claim => ("the claim of its IPv4 address", "it has only its IPv6 address"),
+    };
+    let (what, cause) = match when {
+        Untimely::Over(at) => {
+            let ago = for_long(wall.0.saturating_sub(at.0));
+            (format!("ended {ago} ago"), "it was off, or cut off, for too long, or one of the two clocks is wrong")
+        }
+        Untimely::Early(at) => {
+            let ahead = for_long(at.0.saturating_sub(wall.0));
+            (format!("is of a time {ahead} from now"), "one of the two clocks is wrong")
+        }
+    };
+    format!("{word} {what}, so {so}: {cause}; compare `date` there and here, then restart shoald there")
+}
+
+/// A time in the largest unit there is one of.
+fn for_long(milliseconds: u64) -> String {
+    let units = [(86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes")];
+    let unit = units.into_iter().find(|(length, _)| milliseconds >= 2 * length);
+    let (length, name) = unit.unwrap_or((1000, "seconds"));
+    format!("{} {name}", milliseconds / length)
 }
 
 fn stats(network: &Network, plane: &Plane) -> view::Stats {
@@ -262,5 +293,27 @@ fn refused(reason: Refused) -> String {
         Refused::Routes(inner) => format!("{reason}: {inner}"),
         Refused::Flood(inner) => format!("{reason}: {inner}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_does_not_count_is_said_with_its_time_its_cause_and_what_to_do() {
+        let wall = UnixMillis(1_700_000_000_000);
+        let before = |milliseconds| Untimely::Over(UnixMillis(wall.0 - milliseconds));
+        let day = 86_400_000;
+        for (word, when, words) in [
+            (Word::Key, before(9 * day), ["mesh key record ended 9 days ago", "no session"]),
+            (Word::Key, before(0), ["ended 0 seconds ago", "off, or cut off, for too long"]),
+            (Word::Claim, before(day), ["claim of its IPv4 address ended 24 hours ago", "only its IPv6 address"]),
+            (Word::Claim, Untimely::Early(UnixMillis(wall.0 + 600_000)), ["10 minutes from now", "clocks is wrong"]),
+        ] {
+            let said = untimely(word, when, wall);
+            assert!(words.iter().all(|part| said.contains(part)), "{said}");
+            assert!(said.ends_with("compare `date` there and here, then restart shoald there"), "{said}");
+        }
     }
 }

@@ -67,6 +67,8 @@ pub enum ClaimEffect {
     Publish(Claim),
     /// The own address is this from now on; `None` when all candidates are taken.
     OwnAddress(Option<Ipv4Addr>),
+    /// The claim of this member ended then, and nothing took its place.
+    Ended(NodeId, UnixMillis),
     /// Somebody's address changed: snapshots made of [`Claims::bindings`] are out of date.
     BindingsChanged,
 }
@@ -102,6 +104,8 @@ pub struct Claims {
     /// Who claims an address, best first; the own claim among them.
     contenders: BTreeMap<Ipv4Addr, BTreeSet<(Rank, NodeId)>>,
     expiries: BTreeSet<(UnixMillis, NodeId)>,
+    /// Whose claims ended, until it is polled; at most [`CLAIMS_MAX`].
+    ended: Vec<(NodeId, UnixMillis)>,
     publish: bool,
     told_address: Option<Option<Ipv4Addr>>,
     changed: bool,
@@ -121,8 +125,7 @@ impl Claims {
     ) -> Self {
         let issued = issued.min(wall);
         let kept = saved.filter(|claim| wall < claim.expires && claim.attempt <= ATTEMPT_MAX);
-        // Of two claims of one node the newer counts, so each is signed at a later time than the one before.
-        let time = kept.as_ref().map_or(wall, |claim| wall.max(claim.time.saturating_add(1)));
+        let time = kept.as_ref().map_or(wall, |claim| time_after(claim, wall));
         let (attempt, bound) = kept.map_or((0, time), |claim| (claim.attempt, claim.bound.clamp(issued, time)));
         let own = Own { attempt, bound, claim: claim(attempt, issued, bound, time), address: None };
         let mut claims = Self {
@@ -134,6 +137,7 @@ impl Claims {
             members: BTreeMap::new(),
             contenders: BTreeMap::new(),
             expiries: BTreeSet::new(),
+            ended: Vec::new(),
             publish: true,
             told_address: None,
             changed: false,
@@ -228,15 +232,21 @@ impl Claims {
         while let Some((expires, node)) = self.expiries.first().copied().filter(|(expires, _)| *expires <= wall) {
             self.forget(&node);
             self.expiries.remove(&(expires, node));
+            if self.ended.len() < CLAIMS_MAX {
+                self.ended.push((node, expires));
+            }
             self.changed = true;
         }
         // A node without an address tries again, for claims may have ended.
         if self.own.address.is_none() {
             self.rehash(wall);
         }
-        if wall.0.saturating_sub(self.own.claim.time.0) >= RENEW_MS {
+        if wall.0.saturating_sub(self.own.claim.time.0) >= RENEW_MS || is_of_future(&self.own.claim, wall) {
             self.leave_own();
-            self.own.claim = claim(self.own.attempt, self.issued, self.own.bound, self.next_time(wall));
+            let time = time_after(&self.own.claim, wall);
+            self.issued = self.issued.min(time);
+            self.own.bound = self.own.bound.min(time);
+            self.own.claim = claim(self.own.attempt, self.issued, self.own.bound, time);
             self.enter_own();
             self.publish = true;
             self.yield_if_lost(wall);
@@ -251,6 +261,9 @@ impl Claims {
         }
         if std::mem::take(&mut self.publish) && self.own.address.is_some() {
             return Some(ClaimEffect::Publish(self.own.claim.clone()));
+        }
+        if let Some((node, expires)) = self.ended.pop() {
+            return Some(ClaimEffect::Ended(node, expires));
         }
         std::mem::take(&mut self.changed).then_some(ClaimEffect::BindingsChanged)
     }
@@ -291,10 +304,6 @@ impl Claims {
         }
     }
 
-    fn next_time(&self, wall: UnixMillis) -> UnixMillis {
-        wall.max(self.own.claim.time.saturating_add(1))
-    }
-
     fn yield_if_lost(&mut self, wall: UnixMillis) {
         let lost = self.own.address.is_some_and(|address| self.holder(address) != Some(self.local));
         if lost {
@@ -305,7 +314,8 @@ impl Claims {
     /// The next candidate nobody has a better claim to; none when all are taken.
     fn rehash(&mut self, wall: UnixMillis) {
         self.leave_own();
-        let time = self.next_time(wall);
+        let time = time_after(&self.own.claim, wall);
+        self.issued = self.issued.min(time);
         // Each candidate once, beginning behind the one that was lost.
         for step in 1..=ATTEMPT_MAX.saturating_add(1) {
             let attempt = self.own.attempt.saturating_add(step) % ATTEMPT_MAX.saturating_add(1);
@@ -321,6 +331,17 @@ impl Claims {
             }
         }
     }
+}
+
+/// Whether a claim is from so far ahead that nobody takes it: it was signed with a clock that has been set back since.
+fn is_of_future(claim: &Claim, wall: UnixMillis) -> bool {
+    claim.time > wall.saturating_add(FRESHNESS_MS)
+}
+
+/// When the claim after this one is signed. Of two claims of one node the newer counts, so it is at a later time; but what
+/// nobody took need not be outdone, and would not be by another that nobody takes.
+fn time_after(before: &Claim, wall: UnixMillis) -> UnixMillis {
+    if is_of_future(before, wall) { wall } else { wall.max(before.time.saturating_add(1)) }
 }
 
 fn claim(attempt: u32, issued: UnixMillis, bound: UnixMillis, time: UnixMillis) -> Claim {
@@ -449,6 +470,37 @@ mod tests {
         assert_eq!(hear(&claim(0, at(1), at(9), at(10)), Membership::Unticketed), Err(NotClaimed::Expired));
         assert_eq!(hear(&claim(1, at(1), at(11), at(12)), Membership::Unticketed), Ok(true), "it moved");
         assert_eq!(claims.bindings().count(), 2);
+    }
+
+    #[test]
+    fn a_claim_of_the_future_is_signed_again_once_the_clock_is_set_back() {
+        // The clock was two days ahead, in the run before and in this one.
+        let saved = claim(3, at(2), at(3), at(4));
+        let mut claims = Claims::new(node(1), network(), Pool::default(), at(2), Some(saved.clone()), at(4));
+        let ahead = published(&mut claims).pop().unwrap();
+        assert_eq!(claims.handle_claim(sealed(1, &ahead), Membership::Unticketed, at(4)), Ok(false));
+        claims.handle_timeout(at(2));
+        let again = published(&mut claims).pop().unwrap();
+        assert_eq!((again.attempt, again.issued, again.bound, again.time), (3, at(2), at(2), at(2)));
+        claims.handle_timeout(at(1));
+        let again = published(&mut claims).pop().unwrap();
+        assert_eq!((again.issued, again.bound, again.time), (at(1), at(1), at(1)), "times in their order");
+        assert_eq!(table(2, at(1), at(1)).handle_claim(sealed(1, &again), Membership::Unticketed, at(1)), Ok(true));
+        claims.handle_timeout(at(1));
+        assert!(published(&mut claims).is_empty(), "once");
+        let back = published(&mut Claims::new(node(1), network(), Pool::default(), at(2), Some(saved), at(2)));
+        assert_eq!((back[0].attempt, back[0].bound, back[0].time), (3, at(2), at(2)));
+    }
+
+    #[test]
+    fn whose_claim_ended_is_said_once_with_its_end() {
+        let (mut claims, _) = contest(3, 4, 1, 2, 12);
+        while claims.poll().is_some() {}
+        claims.handle_timeout(at(15));
+        let said: Vec<_> = std::iter::from_fn(|| claims.poll()).collect();
+        assert!(said.contains(&ClaimEffect::Ended(node(2), at(14))), "{said:?}");
+        claims.handle_timeout(at(15));
+        assert_eq!(claims.poll(), None);
     }
 
     #[test]

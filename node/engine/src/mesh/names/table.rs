@@ -60,6 +60,7 @@ impl Names {
     /// This node would like `label`, or none. `saved` is the last claim of the run before: the same label is gone on with
     /// while that counts, another one or none takes its place with everybody. `issued` is when this node became a member.
     pub fn claim(&mut self, label: Option<HostLabel>, saved: Option<NameClaim>, issued: UnixMillis, wall: UnixMillis) {
+        let issued = issued.min(wall);
         let before = self.own.take().or(saved).filter(|claim| claim.expires > wall);
         self.leave_own(before.as_ref());
         let had_one = before.as_ref().is_some_and(|claim| claim.label.is_some());
@@ -67,7 +68,7 @@ impl Names {
             return;
         }
         // Signed at a later time than the one before, also where the clock was set back.
-        let time = before.as_ref().map_or(wall, |claim| wall.max(claim.time.saturating_add(1))).max(issued);
+        let time = before.as_ref().map_or(wall, |claim| time_after(claim, wall)).max(issued);
         let bound = match &before {
             Some(claim) if claim.label == label => claim.bound.clamp(issued, time),
             _ => time,
@@ -158,11 +159,11 @@ impl Names {
             self.changed = true;
         }
         // What gives up a name need not be said again: the claim it replaced ends no later.
-        let is_due = |own: &NameClaim| own.label.is_some() && wall.0.saturating_sub(own.time.0) >= RENEW_MS;
-        if let Some(own) = self.own.take_if(|own| is_due(own)) {
+        let is_old = |own: &NameClaim| wall.0.saturating_sub(own.time.0) >= RENEW_MS || is_of_future(own, wall);
+        if let Some(own) = self.own.take_if(|own| own.label.is_some() && is_old(own)) {
             self.leave_own(Some(&own));
-            let time = wall.max(own.time.saturating_add(1));
-            self.enter_own(signed_at(own.label, own.issued, own.bound, time));
+            let time = time_after(&own, wall);
+            self.enter_own(signed_at(own.label, own.issued.min(time), own.bound.min(time), time));
         }
     }
 
@@ -208,6 +209,16 @@ impl Names {
             }
         }
     }
+}
+
+/// As of claims of addresses: whether nobody takes it, for it was signed with a clock that has been set back since.
+fn is_of_future(claim: &NameClaim, wall: UnixMillis) -> bool {
+    claim.time > wall.saturating_add(FRESHNESS_MS)
+}
+
+/// As of claims of addresses: when the one after this is signed.
+fn time_after(before: &NameClaim, wall: UnixMillis) -> UnixMillis {
+    if is_of_future(before, wall) { wall } else { wall.max(before.time.saturating_add(1)) }
 }
 
 fn signed_at(label: Option<HostLabel>, issued: UnixMillis, bound: UnixMillis, time: UnixMillis) -> NameClaim {

@@ -6,6 +6,7 @@
 //! - `handshakes`: messages and frames of sessions. `statements`: what is signed here and what others signed;
 //!   `names`: that of names.
 //! - `watching`: whether frames for those that are reached over others arrive.
+//! - [`untimely`]: what others signed that does not count because of its time.
 //! - [`tables`]: what the packet half reads. [`view`]: the same for people, and what is asked of one peer.
 //!
 //! Flow of a packet's first way: [`Network::handle_want`] -> sessions -> [`PlaneCommand::Handshake`] -> the peer's
@@ -20,6 +21,7 @@ mod statements;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod untimely;
 pub mod view;
 mod watching;
 
@@ -34,6 +36,7 @@ pub use effect::{Carriers, Env, Members, NetworkEffect, PlaneCommand, Setup, Uns
 pub use peer::Standing;
 pub use statements::Refused;
 pub use tables::Tables;
+pub use untimely::{Untimely, Word};
 pub use view::{NoPing, PeerView, Reach, RouteRow};
 
 use crate::mesh::claims::Claims;
@@ -47,6 +50,7 @@ use crate::mesh::watch::Watches;
 use crate::path::{Carrier, Choice, Decision, PathEffect};
 use peer::Peer;
 use statements::KnownKey;
+use untimely::UntimelyWords;
 
 /// Most other members with a connection or a session.
 pub const PEERS_MAX: usize = 4096;
@@ -84,6 +88,7 @@ pub struct Network {
     /// What was refused before a peer was known.
     drops: Drops,
     refused: BTreeMap<Refused, u64>,
+    untimely: UntimelyWords,
     publish: bool,
     /// Somebody else has another address than the last tables say.
     addresses_changed: bool,
@@ -119,6 +124,7 @@ impl Network {
             key_renewal: env.now.wall.saturating_add(statements::KEY_RENEW_MS),
             drops: Drops::default(),
             refused: BTreeMap::new(),
+            untimely: UntimelyWords::default(),
             publish: true,
             addresses_changed: false,
             zone_changed: true,
@@ -198,12 +204,13 @@ impl Network {
     }
 
     /// What takes a look at everything that is known, and has time.
-    fn look_through(&mut self, env: &Env<'_>) {
+    fn look_through(&mut self, env: &mut Env<'_>) {
         if env.now.uptime_ms < self.next_look_ms {
             return;
         }
         self.next_look_ms = env.now.uptime_ms.saturating_add(LOOK_MS);
         self.intake.forget_expired(env.now.wall);
+        self.take_timely(env);
         if std::mem::take(&mut self.rights_due) {
             self.routing.handle_policy(&rights(&self.policy, &self.claims, &self.setup), env.now);
         }

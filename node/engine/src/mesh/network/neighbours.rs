@@ -162,7 +162,7 @@ impl Network {
         self.link_changed(peer, env);
     }
 
-    fn want_lane(&mut self, peer: PeerHash) {
+    pub(super) fn want_lane(&mut self, peer: PeerHash) {
         let Some(state) = self.peers.get(&peer) else { return };
         let proven = state.path.ways().carriers().any(|carrier| matches!(carrier, Carrier::Udp(_)));
         if self.setup.carriers != Carriers::Udp || !proven {

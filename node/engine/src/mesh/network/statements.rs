@@ -9,12 +9,13 @@ use shoal_protocol::mesh::key::MeshKey;
 use shoal_protocol::mesh::message::{MESH_KEY_MAX, MeshMessage};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::route::VerifiedOrigin;
-use shoal_protocol::{NodeId, Signed};
+use shoal_protocol::{NodeId, Signed, UnixMillis};
 use zeroize::Zeroizing;
 
 use super::Network;
 use super::effect::{Env, NetworkEffect, Setup, Unsigned};
 use super::peer::Standing;
+use super::untimely::{Untimely, Word};
 use crate::mesh::claims::{ClaimEffect, Membership};
 use crate::mesh::flood::{self, STATEMENTS_MAX, Statement};
 use crate::mesh::routing::{NotHeard, RoutingEffect};
@@ -58,12 +59,17 @@ pub enum Refused {
 pub(super) struct KnownKey {
     node: NodeId,
     epoch: u64,
+    not_after: UnixMillis,
     signed: Signed,
 }
 
 impl KnownKey {
     pub(super) const fn node(&self) -> NodeId {
         self.node
+    }
+
+    pub(super) const fn not_after(&self) -> UnixMillis {
+        self.not_after
     }
 }
 
@@ -113,7 +119,7 @@ impl Network {
         &mut self,
         kind: FloodKind,
         version: u64,
-        expires: shoal_protocol::UnixMillis,
+        expires: UnixMillis,
         signed: &Signed,
         env: &Env<'_>,
     ) {
@@ -142,29 +148,35 @@ impl Network {
         }
     }
 
-    fn take_claim(&mut self, from: NodeId, signed: Signed, env: &mut Env<'_>) {
+    pub(super) fn take_claim(&mut self, from: NodeId, signed: Signed, env: &mut Env<'_>) {
         let Ok(claim) = VerifiedClaim::verify(signed, &self.setup.network) else {
             return self.refuse(Refused::Forged);
         };
         let (node, said) = (*claim.node(), claim.claim().clone());
-        let signed = claim.signed().to_bytes();
+        let envelope = claim.signed().clone();
         let is_member = self.setup.members.has(&node);
         let membership = if is_member { Membership::Unticketed } else { Membership::None };
         match self.claims.handle_claim(claim, membership, env.now.wall) {
             Ok(true) => {
+                self.untimely.forget(node, Word::Claim);
                 let statement = Statement {
                     kind: FloodKind::Claim,
                     signer: node,
                     version: said.time.0,
                     expires: said.expires,
-                    signed,
+                    signed: envelope.to_bytes(),
                 };
                 if self.flood.handle_news(statement, Some(from), env.now).is_err() {
                     self.refuse(Refused::Full);
                 }
             }
             Ok(false) => self.flood.handle_known(FloodKind::Claim, node, said.time.0, from),
-            Err(_) => self.refuse(Refused::Claim),
+            Err(reason) => {
+                self.refuse(Refused::Claim);
+                if is_member {
+                    self.note_claim(node, (said.time, said.expires), (from, envelope), reason);
+                }
+            }
         }
     }
 
@@ -195,6 +207,7 @@ impl Network {
         }
         if !key.is_usable(env.now.wall) {
             self.refuse(Refused::Expired);
+            self.note_key(node, &key, (from, signed), env.now.wall);
             return false;
         }
         let (hash, epoch, not_after) = (PeerHash::of(&node), key.epoch, key.not_after);
@@ -212,8 +225,9 @@ impl Network {
             }
             _ => {}
         }
-        let is_new = self.keys.insert(hash, KnownKey { node, epoch, signed: signed.clone() }).is_none();
+        let is_new = self.keys.insert(hash, KnownKey { node, epoch, not_after, signed: signed.clone() }).is_none();
         self.zone_changed |= is_new;
+        self.untimely.forget(node, Word::Key);
         if let Some(sessions) = self.peers.get_mut(&hash).and_then(|peer| peer.sessions.as_mut()) {
             // An older one was ruled out above.
             let _ = sessions.set_peer_key(key);
@@ -272,7 +286,8 @@ impl Network {
 
     /// Replaces the own mesh key when it is time.
     pub(super) fn renew_key(&mut self, env: &mut Env<'_>) {
-        if env.now.wall >= self.key_renewal {
+        // Where the clock was set back its end is later than any may be, and nobody takes it.
+        if env.now.wall >= self.key_renewal || !self.key.record().is_usable(env.now.wall) {
             self.replace_key(self.key.record().epoch, env);
         }
     }
@@ -309,6 +324,9 @@ impl Network {
                 ClaimEffect::OwnAddress(address) => {
                     (self.publish, self.zone_changed) = (true, true);
                     self.push(NetworkEffect::OwnAddress(address));
+                }
+                ClaimEffect::Ended(node, expires) => {
+                    self.untimely.note(node, Word::Claim, Untimely::Over(expires), None);
                 }
                 ClaimEffect::BindingsChanged => {
                     // What a member may announce can hang on the address it has.

@@ -8,12 +8,17 @@ const SET_BACK_MS: u64 = 3_600_000;
 impl World {
     /// Node `at` starts again, with a clock that was set back and with this of its former run.
     fn restart_set_back(&mut self, at: usize, key_epoch: u64) {
+        self.restart_behind(at, key_epoch, SET_BACK_MS);
+    }
+
+    /// The same, so far behind.
+    fn restart_behind(&mut self, at: usize, key_epoch: u64, behind_ms: u64) {
         for other in 0..self.nodes.len() {
             if self.linked(at, other) {
                 self.disconnect(at, other);
             }
         }
-        self.set_back.insert(at, SET_BACK_MS);
+        self.set_back.insert(at, behind_ms);
         let setup = Setup { epoch: BootEpoch(77), key_epoch, ..self.nodes[at].network.setup.clone() };
         let (policy, now) = (Arc::clone(&self.nodes[at].network.policy), self.now_of(at));
         let random = &mut self.random;
@@ -80,4 +85,51 @@ fn the_epoch_is_kept_before_the_key_is_signed() {
     assert!(matches!(of_key.next(), Some(NetworkEffect::SaveKeyEpoch(epoch)) if *epoch == WALL + 10));
     assert!(matches!(of_key.next(), Some(NetworkEffect::Sign(Unsigned::Key(key))) if key.epoch == WALL + 10));
     assert!(of_key.next().is_none());
+}
+
+#[test]
+fn records_that_ended_or_are_of_a_time_to_come_are_named_and_count_once_the_clock_is_set_right() {
+    let mut world = World::new(2, Carriers::Auto, &Members::Everybody);
+    let day = 24 * 3_600_000;
+    let untimely =
+        |world: &World, at: usize, of: usize| world.nodes[at].network.untimely(&id(of), world.now_of(at).wall);
+    assert_eq!(untimely(&world, 0, 1), None);
+    // It is switched on and has no battery for its clock.
+    world.restart_behind(1, 0, 9 * day);
+    world.connect(0, 1);
+    world.run(2_000);
+    let said = untimely(&world, 0, 1);
+    assert!(matches!(said, Some((Word::Key, Untimely::Over(at))) if at.0 < WALL - day), "{said:?}");
+    let said = untimely(&world, 1, 0);
+    assert!(matches!(said, Some((Word::Key, Untimely::Early(at))) if at.0 > WALL - day), "{said:?}");
+    assert_eq!(world.reach(0, 1, 2_000), None);
+    world.set_back.remove(&1);
+    world.run(3_000);
+    assert!(world.reach(0, 1, 3_000).is_some() && world.reach(1, 0, 1_000).is_some());
+    assert_eq!((untimely(&world, 0, 1), untimely(&world, 1, 0)), (None, None));
+    for (at, of) in [(0, 1), (1, 0)] {
+        let seen = world.nodes[at].network.peer(id(of)).unwrap();
+        assert!(seen.ipv4.is_some() && seen.has_session, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_member_that_is_gone_for_longer_than_its_words_count_is_said_to_be() {
+    let mut world = two();
+    world.disconnect(0, 1);
+    let hour = 3_600_000;
+    let ahead = |world: &mut World, hours: u64| {
+        world.uptime_ms += hours * hour;
+        world.run(2_000);
+        world.nodes[0].network.untimely(&id(1), world.now().wall)
+    };
+    assert_eq!(ahead(&mut world, 47), None);
+    let claim = ahead(&mut world, 2);
+    assert!(matches!(claim, Some((Word::Claim, Untimely::Over(at))) if at.0 < world.now().wall.0), "{claim:?}");
+    let key = ahead(&mut world, 24 * 5);
+    assert!(matches!(key, Some((Word::Key, Untimely::Over(at))) if at.0 < world.now().wall.0), "{key:?}");
+    world.connect(0, 1);
+    assert!(world.reach(0, 1, 5_000).is_some());
+    world.run(2_000);
+    assert_eq!(world.nodes[0].network.untimely(&id(1), world.now().wall), None);
 }
