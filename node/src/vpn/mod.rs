@@ -8,13 +8,14 @@
 //! - [`neighbours`]: words to neighbours, in order; lanes to them.
 //! - [`dns`]: the name server of this machine.
 //! - [`problem`]: what a user is told when it does not start.
-//! - [`places`]: where others may send datagrams.
+//! - [`places`]: where others may send datagrams. [`clash`]: whether the network's addresses are free.
 //! - [`asked`]: what is asked over the control socket; `views` has the answers.
 //! - [`plane`]: the packet half and its threads.
 //! - [`roles`]: subnet router, exit, user of an exit: what the system holds for them.
 //! - [`system`]: device, sockets, addresses, firewall.
 
 pub(crate) mod asked;
+pub(crate) mod clash;
 pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod dns;

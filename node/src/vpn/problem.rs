@@ -12,6 +12,16 @@ pub(crate) fn of(error: VpnError) -> Problem {
         VpnError::Tun(error) => error.into(),
         VpnError::Netlink(error) => error.into(),
         VpnError::Udp(error) => error.into(),
+        VpnError::PoolTaken(taken) if taken.wanted.address().is_ipv6() => {
+            let cause = "another shoald on this machine is in the same private network";
+            Problem::new(Failure::Denied, what, cause, "stop the other one; `ip -6 route show table all` shows it")
+        }
+        VpnError::PoolTaken(_) => {
+            let cause = "another VPN, another shoald, or the network this machine is in uses these addresses";
+            let next = "end that one (`ip route show table all`), or agree with all members on another --vpn-pool, such \
+                        as 10.9.0.0/16";
+            Problem::new(Failure::Denied, what, cause, next)
+        }
         VpnError::System(_) => {
             Problem::new(Failure::Other, what, "too many files or threads are open", "close some, and repeat")
         }

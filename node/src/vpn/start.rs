@@ -24,6 +24,7 @@ use shoal_swarm::SwarmHandle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::clash::{self, Taken};
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
 use super::dns::{Desk, Dns, Told};
@@ -65,6 +66,9 @@ pub enum VpnError {
     /// Addresses or links.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// Addresses of the network are somebody else's on this machine.
+    #[error("the pool {} overlaps {} of the interface {}", .0.wanted, .0.found, .0.interface)]
+    PoolTaken(Taken),
     /// The socket.
     #[error(transparent)]
     Udp(#[from] UdpError),
@@ -88,6 +92,7 @@ impl VpnError {
             Self::Netlink(error) => error.retryable(),
             Self::Udp(error) => error.retryable(),
             Self::System(_) => true,
+            Self::PoolTaken(_) => false,
             Self::Rules(error) => error.retryable(),
             Self::Roles(error) => error.retryable(),
         }
@@ -137,13 +142,19 @@ impl Vpn {
     pub(crate) fn start(config: &VpnConfig, host: &Host, epoch: BootEpoch) -> Result<Self, VpnError> {
         let own = PeerHash::of(&host.node);
         let mut netlink = Netlink::open()?;
+        let overlay = Overlay::new(config.pool.prefix(), &host.network);
+        // A relay has no addresses on the machine.
+        if config.tun_name.is_some()
+            && let Some(taken) = clash::find(&mut netlink, &overlay)?
+        {
+            return Err(VpnError::PoolTaken(taken));
+        }
         let tun = match &config.tun_name {
             Some(name) => Some(Tun::open(&TunOptions::new(name, config.mtu), &mut netlink)?),
             None => None,
         };
         let mark = tun.is_some().then_some(plan::MARK);
         let sockets = if config.carriers == Carriers::Lanes { Vec::new() } else { sockets(config.port, mark)? };
-        let overlay = Overlay::new(config.pool.prefix(), &host.network);
         let places = Places::new(&sockets, overlay);
         let endpoints = places.endpoints(&mut netlink)?;
         let watch = Watch::open()?;

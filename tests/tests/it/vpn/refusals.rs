@@ -5,10 +5,11 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use shoal_tests::member::Member;
 use shoal_tests::process::Shoald;
 use shoal_tests::space::Space;
 
-use super::{DEVICE, SHOALD, is_possible};
+use super::{DEVICE, OPEN, SHOALD, is_possible};
 
 /// The documented exit code of a flag that cannot mean what it says.
 const USAGE: i32 = 2;
@@ -92,6 +93,58 @@ fn a_node_whose_device_or_port_is_taken_stores_on() {
     let more = ["--tun-name", "other", "--vpn-port", &port];
     runs_on(space.command(SHOALD), room.path(), &more, &[&port, "ss -lunp"]);
     assert_eq!(space.tables().unwrap(), before, "the device went with the attempt");
+}
+
+#[test]
+fn a_node_whose_pool_is_somebody_elses_stores_on_and_takes_another_pool() {
+    if !is_possible("a_node_whose_pool_is_somebody_elses_stores_on_and_takes_another_pool") {
+        return;
+    }
+    let space = Space::new().unwrap();
+    let room = tempfile::tempdir().unwrap();
+    space.ip("link add other0 type bridge").unwrap();
+    space.ip("link set other0 up").unwrap();
+    let tun = ["--tun-name", DEVICE];
+    // An address of the machine, a route somebody made in a table of their own, and one that covers the pool.
+    for (make, undo, pool) in [
+        ("address add 100.100.7.1/24 dev other0", "address flush dev other0", "100.64.0.0/10"),
+        ("route add 10.9.8.0/24 dev other0 table 77", "route flush table 77", "10.9.0.0/16"),
+        ("route add 10.0.0.0/8 dev other0", "route del 10.0.0.0/8", "10.9.0.0/16"),
+    ] {
+        space.ip(make).unwrap();
+        let before = space.tables().unwrap();
+        let words = [&format!("the pool {pool} overlaps"), "interface other0", "--vpn-pool"];
+        runs_on(space.command(SHOALD), room.path(), &[&tun[..], &["--vpn-pool", pool]].concat(), &words);
+        assert_eq!(space.tables().unwrap(), before, "{make}: nothing was made");
+        let free = Member::start(
+            SHOALD,
+            &space,
+            &room.path().join("free"),
+            &[&OPEN[..], &[DEVICE, "--vpn-pool", "172.30.0.0/16", "--listen", "/ip4/127.0.0.1/tcp/0"]].concat(),
+        );
+        drop(free.unwrap());
+        space.ip(undo).unwrap();
+    }
+    // What leads to the internet, in one piece or in halves, is no network of somebody's.
+    for prefix in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"] {
+        space.ip(&format!("route add {prefix} dev other0")).unwrap();
+    }
+    let begin = [&OPEN[..], &[DEVICE, "--listen", "/ip4/127.0.0.1/tcp/0"]].concat();
+    let first = Member::start(SHOALD, &space, &room.path().join("first"), &begin).unwrap();
+    // Another shoald of this machine, in the same network and in another one.
+    for (network, words) in [("vpn", ["same private network", "overlaps"]), ("home", ["--vpn-pool", "100.64.0.0/10"])] {
+        let more = ["--network", network, "--tun-name", "other"];
+        let mut command = space.command(SHOALD);
+        let log = room.path().join(network);
+        command.stderr(std::fs::File::create(&log).unwrap());
+        let pool = if network == "vpn" { "172.30.0.0/16" } else { "100.64.0.0/10" };
+        let rest = ["--open", "--vpn", "--quota", "64MB", "--vpn-pool", pool, "--listen", "/ip4/127.0.0.1/tcp/0"];
+        let data = room.path().join(format!("{network}-data"));
+        let second = Shoald::start_with(command, &data, &[&more[..], &rest].concat()).unwrap();
+        let errors = std::fs::read_to_string(&log).unwrap();
+        assert!(second.vpn.is_null() && says(&errors, &words) && errors.contains(DEVICE), "{network}: {errors}");
+    }
+    drop(first);
 }
 
 #[test]

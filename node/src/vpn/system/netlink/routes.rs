@@ -139,6 +139,15 @@ pub(super) fn destination(message: &RouteMessage) -> Option<Prefix> {
     Some(Prefix::around(address.unwrap_or(everything), message.header.destination_prefix_length))
 }
 
+/// The link a route leads to, the first of several.
+fn link(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+        _ => None,
+    })
+}
+
 /// The table a route is in.
 pub(super) fn table(message: &RouteMessage) -> u32 {
     let named = message.attributes.iter().find_map(|attribute| match attribute {
@@ -200,6 +209,27 @@ impl Netlink {
             })?;
         }
         Ok(routes)
+    }
+
+    /// What routes of anybody's, in every table, lead packets to a link for, each with the link's number. Not what leads
+    /// nowhere, and not the machine's own addresses.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] if the kernel does not say.
+    pub fn networks(&mut self) -> Result<Vec<(Prefix, u32)>, NetlinkError> {
+        let mut networks = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            self.dump(RouteNetlinkMessage::GetRoute(message), "list routes", |message| {
+                if let RouteNetlinkMessage::NewRoute(message) = message
+                    && message.header.kind == RouteType::Unicast
+                {
+                    networks.extend(destination(&message).zip(link(&message)));
+                }
+            })?;
+        }
+        Ok(networks)
     }
 
     /// Removes every route of ours in a table and says how many there were.
