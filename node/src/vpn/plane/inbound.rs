@@ -40,6 +40,8 @@ pub(crate) struct Sink {
     memory: Vec<u8>,
     /// Whose packet that is.
     peer: Option<PeerHash>,
+    /// The device was given packets since the last look for answers.
+    gave: bool,
     /// The flow that the rules were last asked about, and by which rules.
     allowed: Option<(PeerHash, Tuple, u64)>,
 }
@@ -229,6 +231,7 @@ impl Plane {
         let (_, header) = rebuild(meta, packet)?;
         // What stood before the packet is of no use any more; the device's header takes its place.
         let bytes = frame.get_mut(PACKET_AT - FORM.length()..end).ok_or("truncated")?;
+        sink.gave = true;
         self.give(&header, bytes)
     }
 
@@ -256,6 +259,7 @@ impl Plane {
         match sink.join.finish(memory) {
             Ok(None) => {}
             Ok(Some((length, header))) => {
+                sink.gave = true;
                 let bytes = sink.memory.get_mut(..FORM.length().saturating_add(length)).unwrap_or_default();
                 if let Err(reason) = self.give(&header, bytes) {
                     self.counters.drop(reason);
@@ -265,10 +269,13 @@ impl Plane {
         }
     }
 
-    /// Sends what relaying left in the batch, and gives the device what was joined.
+    /// Sends what relaying left in the batch, gives the device what was joined, and sends what that was answered with.
     pub(crate) fn settle(&self, sink: &mut Sink) {
         self.finish(sink);
         self.flush(&mut sink.out);
+        if std::mem::take(&mut sink.gave) {
+            self.send_answers();
+        }
     }
 
     fn give(&self, header: &VirtioHeader, bytes: &mut [u8]) -> Result<(), Lost> {

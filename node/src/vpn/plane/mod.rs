@@ -2,18 +2,19 @@
 //! reads what the control half published and decides nothing that outlives a packet.
 //!
 //! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
-//! - [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
+//! - [`device`]: who reads packets. [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
 //! - [`detour`]: a word by a neighbour that the routes would not take.
 //! - [`queue`]: whose turn it is where a link is full.
 //! - [`inbound`]: a frame to a packet, to the next hop, or to the control half.
 //! - [`threads`]: who calls them. [`counters`]: what was passed and what was not.
 //!
-//! One way out: [`threads`] reads the device -> [`outbound`] (parse, rules, route) -> [`send`] (cut, seal) -> socket or
+//! One way out: [`threads`] has [`device`] read -> [`outbound`] (parse, rules, route) -> [`send`] (cut, seal) -> socket or
 //! lane. One way in: socket or lane -> [`inbound`] (open, rebuild, rules) -> the device.
 
 pub(crate) mod batch;
 pub(crate) mod counters;
 mod detour;
+mod device;
 pub(crate) mod inbound;
 pub(crate) mod lane;
 pub(crate) mod link;
@@ -41,6 +42,7 @@ use shoal_protocol::mesh::session::content::Control;
 use tokio::sync::mpsc;
 
 use self::counters::Counters;
+use self::device::Reader;
 use self::link::Link;
 use self::queue::Socket;
 use self::send::Outlet;
@@ -103,6 +105,9 @@ pub(crate) struct Plane {
     cookies: Mutex<Bucket>,
     seed: FlowSeed,
     reports: mpsc::Sender<Report>,
+    reader: Mutex<Reader>,
+    /// Its thread waits for a packet.
+    is_unread: AtomicBool,
     /// Some link keeps frames until their turn has come.
     holds: AtomicBool,
     /// Wakes the thread that reads the device.
@@ -121,6 +126,8 @@ impl Plane {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             own: parts.own,
+            reader: Mutex::new(Reader::new(parts.tun.is_some())),
+            is_unread: AtomicBool::new(false),
             tun: parts.tun,
             sockets: parts.sockets.into_iter().map(Socket::new).collect(),
             waiting: Mutex::default(),

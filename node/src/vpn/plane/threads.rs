@@ -13,13 +13,10 @@ use shoal_engine::path::Carrier;
 
 use super::Plane;
 use super::inbound::Sink;
-use super::send::Outlet;
+use crate::vpn::system::udp::UdpSocket;
 use crate::vpn::system::udp::{self, RecvMeta};
 use crate::vpn::system::wake::Wake;
-use crate::vpn::system::{tun, udp::UdpSocket};
 
-/// Packets read from the device before what was sealed of them is sent for certain.
-const BURST: usize = 64;
 /// Batches received at once.
 const RECEIVED: usize = 8;
 /// How often frames that wait for their order are looked at, milliseconds: a third of what they may wait.
@@ -90,27 +87,18 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
 
 /// Reads packets of the device, if there is one, and sends them and what waited for its turn, until it is to stop.
 fn send_out(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
-    let device = plane.tun();
-    let mut buffer = vec![0; if device.is_some() { tun::BUFFER_LENGTH } else { 0 }];
-    let mut out = Outlet::patient();
     while !stop.load(Ordering::Acquire) {
-        let mut count = 0;
-        while count < BURST
-            && let Some(device) = device
-            && let Some(length) = device.read(&mut buffer)?
-        {
-            plane.handle_device(buffer.get_mut(..length).unwrap_or_default(), &mut out);
-            count = count.saturating_add(1);
+        if plane.serve_device()? {
+            continue;
         }
-        plane.flush(&mut out);
-        plane.serve_waiting(&mut out);
-        if count < BURST {
-            let mut fds = vec![PollFd::new(&**plane.wake(), PollFlags::IN)];
-            fds.extend(device.map(|device| PollFd::new(device, PollFlags::IN)));
-            fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
-            wait(&mut fds, None)?;
-            plane.wake().take()?;
-        }
+        let mut fds = vec![PollFd::new(&**plane.wake(), PollFlags::IN)];
+        fds.extend(plane.tun().map(|device| PollFd::new(device, PollFlags::IN)));
+        fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
+        plane.reader_sleeps(true);
+        let woken = wait(&mut fds, None);
+        plane.reader_sleeps(false);
+        woken?;
+        plane.wake().take()?;
     }
     Ok(())
 }
