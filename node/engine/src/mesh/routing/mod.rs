@@ -460,8 +460,15 @@ impl Routing {
                 Some((router, seqno)) => self.requests.want(prefix, router, seqno, now.uptime_ms),
                 None => self.requests.satisfied(&prefix),
             }
+            let is_same = match (&best, &destination.best) {
+                (Some(new), Some(old)) => new.is_same(old),
+                (new, old) => new.is_none() && old.is_none(),
+            };
             destination.best = best;
-            self.mark(prefix, now);
+            // Most words come from every neighbour, and change nothing after the first.
+            if !is_same {
+                self.mark(prefix, now);
+            }
         }
     }
 }

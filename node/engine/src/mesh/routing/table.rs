@@ -54,6 +54,12 @@ pub(super) struct Best {
 }
 
 impl Best {
+    /// Whether everybody is told the same of both.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_word = Arc::ptr_eq(&self.origin, &other.origin);
+        is_word && self.told == other.told && self.via == other.via && self.hops == other.hops
+    }
+
     /// Whether packets go elsewhere, or differently, than with `other`.
     pub(super) fn forwards_like(&self, other: &Self) -> bool {
         self.told.router == other.told.router && self.hops == other.hops && self.told.max_frame == other.told.max_frame
@@ -129,13 +135,13 @@ impl Destination {
         let chosen =
             current.filter(|way| way.total.saturating_sub(nearest.total) <= way.total / SWITCH).unwrap_or(nearest);
         let Way { total: metric, node: via, heard, .. } = *chosen;
-        // Ways as good for the same router and number. Each teller is nearer than what this node will tell, so each stays
-        // feasible when it is told.
+        // Ways as good for the same router. Each teller is nearer than what this node will tell, or has a newer number, so
+        // each stays feasible when it is told.
         let equal = |way: &&Way<'_>| {
             let told = &way.heard.told;
             way.node == via
                 || (told.router == heard.told.router
-                    && told.seqno == heard.told.seqno
+                    && told.seqno >= heard.told.seqno
                     && told.metric < metric
                     && way.total.saturating_sub(metric) <= metric / EQUAL)
         };
