@@ -59,7 +59,9 @@ mod tests {
             assert_eq!(found(text), Some((wanted[0], prefix(text), 7)), "{text}");
         }
         assert_eq!(found("fd12:3456:789a:1::/64"), Some((wanted[1], prefix("fd12:3456:789a:1::/64"), 7)));
-        for text in ["10.8.0.0/16", "0.0.0.0/0", "0.0.0.0/1", "::/0", "8000::/1", "fd12:3456:789b::/48", "192.168.0.0/16"] {
+        for text in
+            ["10.8.0.0/16", "0.0.0.0/0", "0.0.0.0/1", "::/0", "8000::/1", "fd12:3456:789b::/48", "192.168.0.0/16"]
+        {
             assert_eq!(found(text), None, "{text}");
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shoal_engine::mesh::packet::ecn::Ecn;
 use shoal_engine::mesh::qos::Queue;
 use shoal_engine::mesh::session::{Dropped, Installed, RxHalf, Traffic, TxHalf};
 use shoal_engine::path::fence::FenceGate;
@@ -16,6 +17,7 @@ use shoal_protocol::mesh::session::frame::PathId;
 use shoal_protocol::mesh::session::handshake::Offer;
 
 use super::lane::LaneQueue;
+use super::limit::Limits;
 use super::queue::Waiting;
 
 /// Packets that wait for a session: a few, for who asks first asks again soon.
@@ -107,6 +109,8 @@ impl Sending {
 pub(super) struct Held {
     path: PathId,
     pub(super) frame: Vec<u8>,
+    /// What its datagram said of congestion.
+    pub(super) outer: Ecn,
 }
 
 /// What receives.
@@ -129,8 +133,8 @@ impl Receiving {
     }
 
     /// Keeps an opened frame until the gate lets it go.
-    pub(super) fn hold(&mut self, path: PathId, frame: &[u8]) {
-        self.held.push(Held { path, frame: frame.to_vec() });
+    pub(super) fn hold(&mut self, path: PathId, frame: &[u8], outer: Ecn) {
+        self.held.push(Held { path, frame: frame.to_vec(), outer });
     }
 
     /// The frames of a path that were kept, in their order.
@@ -169,6 +173,8 @@ pub(crate) struct Backlog {
     pub(crate) queued: (usize, usize),
     /// For a session.
     pub(crate) parked: (usize, usize),
+    /// For a limit, both ways.
+    pub(crate) limited: (usize, usize),
 }
 
 /// See the head of this file.
@@ -178,6 +184,7 @@ pub(crate) struct Link {
     pub(crate) node: NodeId,
     sending: Mutex<Sending>,
     receiving: Mutex<Receiving>,
+    limits: Mutex<Limits>,
 }
 
 impl Link {
@@ -194,7 +201,7 @@ impl Link {
             parked_bytes: 0,
             wanted_ms: None,
         };
-        Self { peer, node, sending: Mutex::new(sending), receiving: Mutex::default() }
+        Self { peer, node, sending: Mutex::new(sending), receiving: Mutex::default(), limits: Mutex::default() }
     }
 
     pub(super) fn sending(&self) -> MutexGuard<'_, Sending> {
@@ -203,6 +210,10 @@ impl Link {
 
     pub(super) fn receiving(&self) -> MutexGuard<'_, Receiving> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes both halves of a session.
@@ -250,8 +261,9 @@ impl Link {
 
     /// What waits here.
     pub(crate) fn backlog(&self) -> Backlog {
+        let limited = self.limits().waiting();
         let sending = self.sending();
         let queued = sending.queue.as_ref().map_or((0, 0), |queue| (queue.len(), queue.bytes()));
-        Backlog { queued, parked: (sending.parked.len(), sending.parked_bytes) }
+        Backlog { queued, parked: (sending.parked.len(), sending.parked_bytes), limited }
     }
 }

@@ -2,24 +2,25 @@
 //! reads what the control half published and decides nothing that outlives a packet.
 //!
 //! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
-//! - [`device`]: who reads packets. [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
+//! - [`reader`]: who reads packets. [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
 //! - [`detour`]: a word by a neighbour that the routes would not take.
-//! - [`queue`]: whose turn it is where a link is full.
+//! - [`limit`]: what waits because its peer has a limit. [`queue`]: whose turn it is where a link is full.
 //! - [`inbound`]: a frame to a packet, to the next hop, or to the control half.
 //! - [`threads`]: who calls them. [`counters`]: what was passed and what was not.
 //!
-//! One way out: [`threads`] has [`device`] read -> [`outbound`] (parse, rules, route) -> [`send`] (cut, seal) -> socket or
+//! One way out: [`threads`] has [`reader`] read -> [`outbound`] (parse, rules, route) -> [`send`] (cut, seal) -> socket or
 //! lane. One way in: socket or lane -> [`inbound`] (open, rebuild, rules) -> the device.
 
 pub(crate) mod batch;
 pub(crate) mod counters;
 mod detour;
-mod device;
 pub(crate) mod inbound;
 pub(crate) mod lane;
+mod limit;
 pub(crate) mod link;
 mod outbound;
 mod queue;
+mod reader;
 pub(crate) mod send;
 pub(crate) mod threads;
 
@@ -42,9 +43,9 @@ use shoal_protocol::mesh::session::content::Control;
 use tokio::sync::mpsc;
 
 use self::counters::Counters;
-use self::device::Reader;
 use self::link::Link;
 use self::queue::Socket;
+use self::reader::Reader;
 use self::send::Outlet;
 use crate::vpn::system::tun::Tun;
 use crate::vpn::system::udp::UdpSocket;
@@ -94,6 +95,8 @@ pub(crate) struct Plane {
     sockets: Vec<Socket>,
     /// Links with packets that wait for their turn, each once, in the order of their turns.
     waiting: Mutex<VecDeque<Arc<Link>>>,
+    /// Links with packets that wait for a limit, each once.
+    limited: Mutex<VecDeque<Arc<Link>>>,
     tables: RwLock<Arc<Tables>>,
     /// As many as the control half has peers.
     links: RwLock<HashMap<PeerHash, Arc<Link>>>,
@@ -131,6 +134,7 @@ impl Plane {
             tun: parts.tun,
             sockets: parts.sockets.into_iter().map(Socket::new).collect(),
             waiting: Mutex::default(),
+            limited: Mutex::default(),
             tables: RwLock::new(Arc::new(parts.tables)),
             links: RwLock::default(),
             sessions: RwLock::default(),

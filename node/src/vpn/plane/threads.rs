@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use shoal_engine::mesh::packet::ecn::Ecn;
 use shoal_engine::path::Carrier;
 
 use super::Plane;
 use super::inbound::Sink;
+use super::reader::Next;
 use crate::vpn::system::udp::UdpSocket;
 use crate::vpn::system::udp::{self, RecvMeta};
 use crate::vpn::system::wake::Wake;
@@ -88,14 +90,12 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
 /// Reads packets of the device, if there is one, and sends them and what waited for its turn, until it is to stop.
 fn send_out(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
     while !stop.load(Ordering::Acquire) {
-        if plane.serve_device()? {
-            continue;
-        }
+        let Next::WhenWoken(timeout) = plane.serve_device()? else { continue };
         let mut fds = vec![PollFd::new(&**plane.wake(), PollFlags::IN)];
         fds.extend(plane.tun().map(|device| PollFd::new(device, PollFlags::IN)));
         fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
         plane.reader_sleeps(true);
-        let woken = wait(&mut fds, None);
+        let woken = wait(&mut fds, timeout);
         plane.reader_sleeps(false);
         woken?;
         plane.wake().take()?;
@@ -148,6 +148,7 @@ fn receive(
     };
     for (buffer, meta) in memory.chunks_mut(udp::BUFFER_LENGTH).zip(metas).take(count) {
         let from = Carrier::Udp(meta.addr);
+        sink.outer = meta.ecn.map_or(Ecn::NotCapable, |ecn| Ecn::of(ecn as u8));
         let filled = buffer.get_mut(..meta.len).unwrap_or_default();
         for frame in filled.chunks_mut(meta.stride.max(1)) {
             plane.handle_frame(frame, from, None, sink);

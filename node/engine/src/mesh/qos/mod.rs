@@ -1,11 +1,13 @@
 //! Who goes first on a link, and what goes no further. Every link to a next hop has one [`Queue`]; packets get a class
 //! ([`classify()`]), are cut if they would hold the link for long ([`piece_bytes`]), wait in a queue of their flow, and
-//! leave by deficit round robin with CoDel. Limits ([`limits`]) stand before it. Time is an argument, in microseconds
+//! leave by deficit round robin with CoDel. Limits
+//! ([`limits`]) stand before it. Time is an argument, in microseconds
 //! since some moment, never going back; what a packet is made of is the caller's.
 
 pub mod bucket;
 pub mod classify;
 pub mod codel;
+pub mod flight;
 pub mod limits;
 pub mod pace;
 pub mod queue;
@@ -13,7 +15,8 @@ pub mod queue;
 pub use bucket::{Bucket, Rate};
 pub use classify::classify;
 pub use codel::Codel;
-pub use limits::{Protocol, RateLimits};
+pub use flight::Flight;
+pub use limits::{Limiter, Protocol};
 pub use pace::Pace;
 pub use queue::{Queue, QueueDrop, Taken};
 

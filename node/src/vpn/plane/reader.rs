@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Plane;
 use super::send::Outlet;
@@ -30,14 +31,22 @@ impl Reader {
     }
 }
 
+/// When the thread of the device has something to do next.
+pub(super) enum Next {
+    /// There may be more packets.
+    AtOnce,
+    /// When a packet comes, somebody wakes it, or after so long.
+    WhenWoken(Option<Duration>),
+}
+
 impl Plane {
-    /// Reads packets of the device, if there is one, and sends them and what waited for its turn. Says whether there may be
-    /// more at once.
-    pub(super) fn serve_device(&self) -> io::Result<bool> {
+    /// Reads packets of the device, if there is one, and sends them and what waited for its turn.
+    pub(super) fn serve_device(&self) -> io::Result<Next> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.read_device(&mut reader, BURST)?;
+        let limited = self.serve_limited(&mut reader.out);
         self.serve_waiting(&mut reader.out);
-        Ok(count == BURST)
+        Ok(if count == BURST { Next::AtOnce } else { Next::WhenWoken(limited) })
     }
 
     /// Whether the thread that reads the device waits for a packet.
