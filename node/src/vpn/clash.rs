@@ -31,7 +31,7 @@ pub(crate) fn find(netlink: &mut Netlink, overlay: &Overlay) -> Result<Option<Ta
     let Some((wanted, found, link)) = first(&overlay.prefixes(), &used) else { return Ok(None) };
     let name = netlink.links()?.into_iter().find(|known| known.index == link).map(|known| known.name);
     // An interface that went meanwhile has its number at least.
-    Ok(Some(Taken { wanted, found, interface: name.unwrap_or_else(|| format!("{link}")) }))
+    Ok(Some(Taken { wanted, found, interface: name.unwrap_or_else(|| link.to_string()) }))
 }
 
 /// The first of `wanted` that something in use has a part of.
@@ -59,7 +59,9 @@ mod tests {
             assert_eq!(found(text), Some((wanted[0], prefix(text), 7)), "{text}");
         }
         assert_eq!(found("fd12:3456:789a:1::/64"), Some((wanted[1], prefix("fd12:3456:789a:1::/64"), 7)));
-        for text in ["10.8.0.0/16", "0.0.0.0/0", "0.0.0.0/1", "::/0", "8000::/1", "fd12:3456:789b::/48", "192.168.0.0/16"] {
+        for text in
+            ["10.8.0.0/16", "0.0.0.0/0", "0.0.0.0/1", "::/0", "8000::/1", "fd12:3456:789b::/48", "192.168.0.0/16"]
+        {
             assert_eq!(found(text), None, "{text}");
         }
     }
