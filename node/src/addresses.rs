@@ -7,7 +7,7 @@ use std::path::Path;
 use shoal_protocol::limits::ADDRESSES_MAX;
 
 use crate::files::{read_bounded, write_private};
-use crate::vpn::places::Overlay;
+use crate::vpn::places::Overlays;
 use crate::vpn::system::Port;
 
 /// The note in the data directory from which `shoald address` reads.
@@ -24,13 +24,10 @@ pub(crate) fn ordered(mut addresses: Vec<String>) -> Vec<String> {
     addresses
 }
 
-/// Those a peer record has room for, without the node's id, and without those of the private network: a connection over it
+/// Those a peer record has room for, without the node's id, and without those of the private networks: a connection over it
 /// would be a tunnel in the tunnel.
-pub(crate) fn advertised(ordered: &[String], overlay: Option<&Overlay>) -> Vec<String> {
-    let is_inside = |text: &str| {
-        let ip = shoal_swarm::ip_of(text);
-        ip.zip(overlay).is_some_and(|(ip, overlay)| overlay.contains(ip))
-    };
+pub(crate) fn advertised(ordered: &[String], overlays: &Overlays) -> Vec<String> {
+    let is_inside = |text: &str| shoal_swarm::ip_of(text).is_some_and(|ip| overlays.contains(ip));
     let outside = ordered.iter().filter(|text| !is_inside(text));
     let parsed = outside.filter_map(|text| shoal_swarm::peer_address(text).ok());
     parsed.map(|parsed| parsed.address).take(ADDRESSES_MAX).collect()
@@ -69,6 +66,7 @@ pub(crate) fn noted(data: &Path) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vpn::places::Overlay;
 
     #[test]
     fn loopback_comes_last_and_tcp_first() {
@@ -79,9 +77,9 @@ mod tests {
         let addresses = ordered(with_id([3, 1, 2, 0]));
         assert_eq!(addresses, with_id([0, 1, 2, 3]));
         assert_eq!(ports(&addresses), [Port::Tcp(1), Port::Udp(1)].into());
-        assert_eq!(advertised(&addresses, None), sorted);
+        assert_eq!(advertised(&addresses, &Overlays::default()), sorted);
         let network = shoal_protocol::NetworkId::from_bytes([7; 32]);
-        let overlay = Overlay::new("10.0.0.0/16".parse().unwrap(), &network);
-        assert_eq!(advertised(&addresses, Some(&overlay)), sorted[2..]);
+        let overlays = [Overlay::new("10.0.0.0/16".parse().unwrap(), &network)].into_iter().collect();
+        assert_eq!(advertised(&addresses, &overlays), sorted[2..]);
     }
 }

@@ -13,12 +13,14 @@ use crate::config::{self, Output};
 use crate::files::{private_directory, read_bounded};
 use crate::genesis;
 use crate::identity::{self, IdentityError};
+use crate::networks::BindError;
 use crate::node::{Node, StartError};
 use crate::problem::{Failure, Problem, with_causes};
 use crate::store_cli::{self, StoreArgs};
 use crate::vouchers::VoucherLogError;
 use crate::vpn;
 use crate::vpn::config::VpnArgs;
+use crate::vpn::start::VpnFacts;
 
 /// Every exit code there is.
 pub(crate) const EXIT_CODES: &str = "\
@@ -189,9 +191,14 @@ fn run(args: &RunArgs) -> Result<(), Problem> {
         // Before anything else, so that a signal during the start is not lost.
         let mut stop = stop_signals()?;
         let mut node = Node::start(config).await.map_err(start_problem)?;
-        if let Some(error) = node.take_vpn_error() {
-            // The storage side runs on without it.
-            let _ = writeln!(io::stderr(), "{}", vpn::problem::of(error));
+        for (network, error) in node.take_vpn_errors() {
+            // The storage side runs on without it, and so do other networks.
+            let problem = vpn::problem::of(error);
+            let problem = match network {
+                Some(name) => problem.about(&format!("network {name:?}")),
+                None => problem,
+            };
+            let _ = writeln!(io::stderr(), "{problem}");
         }
         ready(&node, &output)?;
         let _ = stop.recv().await;
@@ -232,8 +239,14 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
     let mut text = if output.json {
         let mut line = serde_json::json!({ "ready": true, "peer_id": id, "addresses": addresses });
         if let (Some(facts), Some(line)) = (node.vpn(), line.as_object_mut()) {
-            let vpn = serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 });
-            line.insert("vpn".to_owned(), vpn);
+            line.insert("vpn".to_owned(), facts_json(facts));
+        }
+        if let (false, Some(line)) = (node.networks().is_empty(), line.as_object_mut()) {
+            let networks = node.networks().iter().map(|network| {
+                let (name, addresses, vpn) = (&network.seat.name, network.addresses(), network.vpn().map(facts_json));
+                serde_json::json!({ "name": name, "addresses": addresses, "vpn": vpn })
+            });
+            line.insert("networks".to_owned(), networks.collect());
         }
         line.to_string()
     } else {
@@ -241,9 +254,12 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
         lines.push(format!("  id       {id}"));
         lines.extend(addresses.iter().map(|address| format!("  address  {address}")));
         if let Some(facts) = node.vpn() {
-            let own = facts.ipv4.map(|address| address.to_string()).into_iter().chain([facts.ipv6.to_string()]);
-            let name = facts.ifname.as_deref().unwrap_or("relay");
-            lines.push(format!("  vpn      {name}  {}", own.collect::<Vec<_>>().join("  ")));
+            lines.push(format!("  vpn      {}", facts_text(facts)));
+        }
+        for network in node.networks() {
+            lines.push(format!("  network  {}", network.seat.name));
+            lines.extend(network.addresses().iter().map(|address| format!("    address  {address}")));
+            lines.extend(network.vpn().map(|facts| format!("    vpn      {}", facts_text(facts))));
         }
         lines.join("\n")
     };
@@ -257,6 +273,16 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
             "leave stdout open",
         )
     })
+}
+
+fn facts_json(facts: &VpnFacts) -> serde_json::Value {
+    serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 })
+}
+
+fn facts_text(facts: &VpnFacts) -> String {
+    let own = facts.ipv4.map(|address| address.to_string()).into_iter().chain([facts.ipv6.to_string()]);
+    let name = facts.ifname.as_deref().unwrap_or("relay");
+    format!("{name}  {}", own.collect::<Vec<_>>().join("  "))
 }
 
 /// What a user is told when a node, or its store, does not start.
@@ -294,6 +320,16 @@ pub(crate) fn start_problem(error: StartError) -> Problem {
             let next = "check the disk; without the file, or without --voucher-issuer, spent vouchers are not known";
             Problem::new(failure, what, "the file was edited, or the disk changed it", next)
         }
+        StartError::Network { error: BindError::Directory { ref cause, .. }, .. } => {
+            let next = "check --data-dir, its owner and the space on its disk";
+            Problem::new(Failure::of(cause), what, "permissions, or a disk that is full or broken", next)
+        }
+        StartError::Network { error: BindError::Swarm(_), .. } => Problem::new(
+            Failure::Network,
+            what,
+            "the port is taken, by another network of this node perhaps, or the address is not one of this machine",
+            "give its table another `listen`",
+        ),
         StartError::Swarm(shoal_swarm::StartError::TooManyListeners(_)) => {
             Problem::new(Failure::Usage, what, "too many --listen", "listen on fewer addresses")
         }

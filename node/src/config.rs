@@ -12,6 +12,7 @@ use shoal_protocol::{NetworkId, NodeId};
 use crate::cli::RunArgs;
 use crate::files::read_bounded;
 use crate::genesis::{self, GenesisError};
+use crate::networks::{self, NetworkConfig, config::NetworkFile};
 use crate::problem::{Failure, Problem};
 use crate::size::Size;
 use crate::vpn::{self, VpnConfig, config::VpnFile};
@@ -44,6 +45,7 @@ struct FileConfig {
     log_level: Option<String>,
     log_format: Option<String>,
     vpn: Option<VpnFile>,
+    networks: Option<Vec<NetworkFile>>,
 }
 
 /// A checked configuration of one node.
@@ -55,8 +57,10 @@ pub struct Config {
     pub listen: Vec<String>,
     /// Multiaddrs of peers to begin with.
     pub bootstrap: Vec<String>,
-    /// The network.
+    /// The main network, in which the node stores.
     pub network: NetworkId,
+    /// Its name.
+    pub name: String,
     /// Bytes offered; none for min(25 GB, half the free space).
     pub quota: Option<u64>,
     /// Who may store here.
@@ -71,6 +75,8 @@ pub struct Config {
     pub domain: Option<String>,
     /// The private network; none where it is not asked for.
     pub vpn: Option<VpnConfig>,
+    /// Private networks beside the main one.
+    pub networks: Vec<NetworkConfig>,
 }
 
 /// How the process talks, apart from what the node does.
@@ -122,16 +128,7 @@ fn check(
         listen = DEFAULT_LISTEN.map(str::to_owned).to_vec();
     }
     let bootstrap = pick(&args.bootstrap, file.bootstrap);
-    for address in listen.iter().chain(&bootstrap) {
-        shoal_swarm::peer_address(address).map_err(|error| {
-            Problem::new(
-                Failure::Usage,
-                format!("{address:?} is not an address this node can use: {error}"),
-                "it is mistyped, or a host name without /dns",
-                "write it like /ip4/192.0.2.7/tcp/4700",
-            )
-        })?;
-    }
+    check_addresses(listen.iter().chain(&bootstrap))?;
     let allow = pick(&args.allow_peer, file.allow_peer);
     let allow = allow.iter().map(|text| peer(text)).collect::<Result<Vec<NodeId>, Problem>>()?;
     let output = Output {
@@ -157,9 +154,38 @@ fn check(
     let vpn = vpn::config::check(&args.vpn, file.vpn, &name)?;
     let issuers = pick(&args.voucher_issuer, file.voucher_issuer);
     let voucher_issuers = issuers.iter().map(|text| peer(text)).collect::<Result<Vec<NodeId>, Problem>>()?;
-    let config =
-        Config { data_dir, listen, bootstrap, network, quota, allow, open, members_only, voucher_issuers, domain, vpn };
+    let networks =
+        networks::config::check(file.networks.unwrap_or_default(), &data_dir, (&name, &network, vpn.as_ref()))?;
+    let config = Config {
+        data_dir,
+        listen,
+        bootstrap,
+        network,
+        name,
+        quota,
+        allow,
+        open,
+        members_only,
+        voucher_issuers,
+        domain,
+        vpn,
+        networks,
+    };
     Ok((config, output))
+}
+
+/// Whether all of these are addresses of peers or listeners.
+pub(crate) fn check_addresses<'a>(mut addresses: impl Iterator<Item = &'a String>) -> Result<(), Problem> {
+    addresses.try_for_each(|address| {
+        shoal_swarm::peer_address(address).map(drop).map_err(|error| {
+            Problem::new(
+                Failure::Usage,
+                format!("{address:?} is not an address this node can use: {error}"),
+                "it is mistyped, or a host name without /dns",
+                "write it like /ip4/192.0.2.7/tcp/4700",
+            )
+        })
+    })
 }
 
 /// Directory and quota alone, of commands that look after a store: flags, then the file, then the defaults.
@@ -310,7 +336,7 @@ fn domain(label: &str) -> Result<String, Problem> {
     ))
 }
 
-fn peer(text: &str) -> Result<NodeId, Problem> {
+pub(crate) fn peer(text: &str) -> Result<NodeId, Problem> {
     text.parse().map_err(|error| {
         Problem::new(Failure::Usage, error, "the id is cut or mistyped", "ask its owner for `shoal id` or `shoald id`")
     })

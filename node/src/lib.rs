@@ -13,6 +13,8 @@ mod config;
 mod files;
 mod genesis;
 mod identity;
+mod membership;
+mod networks;
 mod node;
 mod peers;
 #[cfg(feature = "test-utils")]
@@ -26,5 +28,6 @@ pub mod vpn;
 
 pub use cli::main_from;
 pub use config::Config;
+pub use networks::{BindError, NetworkConfig};
 pub use node::{Node, StartError};
 pub use vouchers::VoucherLogError;

@@ -5,6 +5,7 @@
 //! | requests: one, and at most 256 answers | at start | with the swarm's queue, or at shutdown | answers under way; what they did is durable or not done |
 //! | lanes: one, and one per open lane | at start | with the swarm's queue; a lane also by pace, rest, or shutdown | transfers under way: nothing was promised |
 //! | peers ([`crate::peers`]): one | at start | with the swarm's events, or at shutdown | dials and questions |
+//! | networks beside the main one ([`crate::networks`]): three each | at start | at shutdown | what theirs lose |
 //! | control socket ([`crate::admin`]): one, and at most 16 connections | at start | at shutdown | requests under way; none changes what is stored |
 //! | store upkeep, one thread | at start | with the store | the step under way; a scrub goes on at the next start |
 //! | swarm driver, store writer | at start, by those | at shutdown, in this order | nothing acknowledged |
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use shoal_engine::admission::{Admission, Policy};
-use shoal_engine::counters::Counters;
 use shoal_engine::directory::Directory;
 use shoal_engine::mesh::network::Members;
 use shoal_engine::reservations::Reservations;
@@ -36,13 +37,16 @@ use crate::clock;
 use crate::config::Config;
 use crate::files::private_directory;
 use crate::identity::{self, IdentityError};
+use crate::membership::{self, Membership};
+use crate::networks::seats::{Seat, Seats};
+use crate::networks::{BindError, Bound, Private, Shared};
 use crate::peers::Peers;
 use crate::service::context::{Engine, Parts};
 use crate::service::{Context, control, lane};
 use crate::vouchers::{VoucherLog, VoucherLogError};
 use crate::vpn::VpnError;
-use crate::vpn::places::Overlay;
-use crate::vpn::roles::plan::MARK;
+use crate::vpn::machine::{Known, Machine, Slot};
+use crate::vpn::places::Overlays;
 use crate::vpn::running::{Running, VpnPlace, hand_lanes};
 use crate::vpn::start::{Host, VpnFacts};
 
@@ -87,6 +91,15 @@ pub enum StartError {
     /// The swarm does not start.
     #[error(transparent)]
     Swarm(shoal_swarm::StartError),
+    /// The swarm of a network beside the main one does not start.
+    #[error("network {name:?}: {error}")]
+    Network {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        error: BindError,
+    },
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     Random(getrandom::Error),
@@ -99,7 +112,8 @@ impl StartError {
         match self {
             Self::Directory { .. } | Self::Identity(_) | Self::Upkeep(_) | Self::Vouchers(_) | Self::Random(_) => false,
             Self::Store(error) => error.retryable(),
-            Self::Swarm(error) => error.retryable(),
+            Self::Swarm(error) | Self::Network { error: BindError::Swarm(error), .. } => error.retryable(),
+            Self::Network { error: BindError::Directory { .. }, .. } => false,
         }
     }
 }
@@ -115,6 +129,8 @@ pub struct Node {
     running: Option<Arc<Running>>,
     /// How it started, or why it did not.
     vpn: Option<Result<Option<VpnFacts>, VpnError>>,
+    /// Private networks beside the main one.
+    networks: Vec<Private>,
 }
 
 impl std::fmt::Debug for Node {
@@ -145,72 +161,54 @@ impl Node {
         let boot_epoch = BootEpoch(u64::from_le_bytes(clock::random().map_err(StartError::Random)?));
         let seed = u64::from_le_bytes(clock::random().map_err(StartError::Random)?);
 
-        let mut swarm_config = SwarmConfig::new(Zeroizing::new(key.to_bytes()), config.network.tag());
-        swarm_config.listen = config.listen.clone();
-        if !config.open {
-            swarm_config.members.clone_from(&config.allow);
-        }
-        swarm_config.tunnel_strangers = config.open;
-        let overlay = config.vpn.as_ref().map(|vpn| Overlay::new(vpn.pool.prefix(), &config.network));
-        swarm_config.address_filter = overlay.map(|overlay| Arc::new(move |address| overlay.contains(address)) as _);
-        swarm_config.mark = config.vpn.as_ref().and_then(|vpn| vpn.tun_name.as_ref()).map(|_| MARK);
-        let started = shoal_swarm::start(swarm_config).await.map_err(StartError::Swarm)?;
-        let addresses = started.handle.listening().await;
-        let listening = addresses.clone();
-        let addresses = addresses::ordered(addresses);
-        let node = identity::node_id(&key);
-        let directory = Directory::new(node, config.network, &config.bootstrap, seed);
-        let (vpn_config, vpn_key) = (config.vpn.clone(), key.clone());
-        let members =
-            if config.open { Members::Everybody } else { Members::Listed(config.allow.iter().copied().collect()) };
+        let known = known(&config);
+        let (overlays, mark) = (Machine::overlays(&known), Machine::mark(&known));
+        let started = shoal_swarm::start(swarm_config(&config, &key, &overlays, mark)).await;
+        let started = started.map_err(StartError::Swarm)?;
+        let beside = bind_networks(&config, &key, (&overlays, mark), &started.handle).await?;
+        let listening = started.handle.listening().await;
+        let ports = beside.iter().flat_map(Bound::ports).chain(addresses::ports(&listening)).collect();
+        let machine = Arc::new(Machine::new(&data, &known, ports));
+        let addresses = addresses::ordered(listening);
+        addresses::note(&data, &addresses);
         let place = VpnPlace::default();
+        let advertised = addresses::advertised(&addresses, &overlays);
+        let membership = membership(&config, &key, (boot_epoch, seed), (&store, advertised, place.clone()));
         let context = Arc::new(Context::new(Parts {
             store,
-            vpn: place.clone(),
-            network: config.network,
-            key,
-            boot_epoch,
-            domain: config.domain,
-            engine: Engine {
-                admission: Admission::new(Policy {
-                    open: config.open,
-                    members_only: config.members_only,
-                    members: config.allow.into_iter().collect(),
-                    issuers: config.voucher_issuers.into_iter().collect(),
-                }),
-                reservations: Reservations::default(),
-                directory,
-                ledger,
-                refused: Counters::default(),
-            },
+            membership: Arc::clone(&membership),
+            engine: Engine { reservations: Reservations::default(), ledger },
             voucher_log,
-            addresses: addresses::advertised(&addresses, overlay.as_ref()),
         }));
-        addresses::note(&data, &addresses);
-        let running = vpn_config.map(|vpn| {
-            let host = Host {
-                node,
-                key: vpn_key,
-                network: config.network,
-                members,
-                data_dir: data.clone(),
-                swarm: started.handle.clone(),
-                ports: addresses::ports(&listening),
-            };
-            Arc::new(Running::new(vpn, host, place.clone()))
-        });
+        let host = |members| Host {
+            node: membership.node(),
+            key: key.clone(),
+            network: config.network,
+            members,
+            data_dir: data.clone(),
+            swarm: started.handle.clone(),
+            machine: Arc::clone(&machine),
+            slot: Slot::MAIN,
+        };
+        let running = config.vpn.clone().map(|vpn| Arc::new(Running::new(vpn, host(members(&config)), place.clone())));
         let vpn = match &running {
             Some(running) => Some(running.up(boot_epoch).await),
             None => None,
         };
-        let admin = administration(&data, &context, &started.handle, (place.clone(), running.clone()));
+        let mut networks = Vec::new();
+        for bound in beside {
+            networks.push(bound.start(&Shared { key: &key, boot_epoch, seed, machine: &machine }).await);
+        }
+        let main = Seat { name: config.name.clone(), place: place.clone(), running: running.clone() };
+        let seats = Seats::new(main, networks.iter().map(|network| network.seat.clone()));
+        let admin = administration(&data, &context, &started.handle, seats);
         let tasks = vec![
             tokio::spawn(answer_requests(Arc::clone(&context), started.inbound.requests)),
             tokio::spawn(serve_lanes(Arc::clone(&context), started.inbound.lanes)),
             tokio::spawn(hand_lanes(place, started.inbound.tunnels)),
-            tokio::spawn(Peers::new(Arc::clone(&context), started.handle.clone(), data, overlay).run(started.events)),
+            tokio::spawn(Peers::new(membership, started.handle.clone(), data, overlays).run(started.events)),
         ];
-        Ok(Self { context, swarm: started.handle, addresses, admin, tasks, running, vpn })
+        Ok(Self { context, swarm: started.handle, addresses, admin, tasks, running, vpn, networks })
     }
 
     /// The node's id.
@@ -231,9 +229,17 @@ impl Node {
         self.vpn.as_ref()?.as_ref().ok()?.as_ref()
     }
 
-    /// Why it does not, though it was asked to; said once.
-    pub fn take_vpn_error(&mut self) -> Option<VpnError> {
-        self.vpn.take_if(|vpn| vpn.is_err())?.err()
+    /// Why it does not, though it was asked to; said once. With the name of each network beside the main one that does not.
+    pub fn take_vpn_errors(&mut self) -> Vec<(Option<String>, VpnError)> {
+        let main = self.vpn.take_if(|vpn| vpn.is_err()).and_then(Result::err).map(|error| (None, error));
+        let beside = self.networks.iter_mut();
+        let beside = beside.filter_map(|network| Some((Some(network.seat.name.clone()), network.take_error()?)));
+        main.into_iter().chain(beside).collect()
+    }
+
+    /// The private networks beside the main one.
+    pub(crate) fn networks(&self) -> &[Private] {
+        &self.networks
     }
 
     /// Bytes it offers.
@@ -245,11 +251,15 @@ impl Node {
     /// Stops serving, ends transfers, closes connections and store. Done in less than two seconds; what was not
     /// acknowledged by then is lost.
     pub async fn shutdown(self) {
+        for network in &self.networks {
+            network.down().await;
+        }
         if let Some(running) = &self.running {
             running.down().await;
         }
         self.context.stop(TRANSFERS_STOP).await;
-        let _ = tokio::time::timeout(SWARM_STOP, self.swarm.shutdown()).await;
+        let networks = futures::future::join_all(self.networks.into_iter().map(Private::stop));
+        let _ = tokio::time::timeout(SWARM_STOP, futures::future::join(self.swarm.shutdown(), networks)).await;
         for task in &self.tasks {
             task.abort();
         }
@@ -259,6 +269,83 @@ impl Node {
         let store = self.context.store().clone();
         let _ = tokio::time::timeout(STORE_STOP, tokio::task::spawn_blocking(move || store.close())).await;
     }
+}
+
+/// The private networks of a node, each with its place: that of the main one is kept for it also where it has none.
+fn known(config: &Config) -> Vec<Known<'_>> {
+    let main = config.vpn.as_ref().map(|vpn| (Slot::MAIN, config.name.as_str(), &config.network, vpn));
+    let beside = Slot::beside().zip(&config.networks);
+    let beside = beside.map(|(slot, network)| (slot, network.name.as_str(), &network.network, &network.vpn));
+    let all = main.into_iter().chain(beside);
+    all.map(|(slot, name, network, config)| Known { slot, name, network, config }).collect()
+}
+
+fn swarm_config(config: &Config, key: &SigningKey, overlays: &Overlays, mark: Option<u32>) -> SwarmConfig {
+    let mut swarm = SwarmConfig::new(Zeroizing::new(key.to_bytes()), config.network.tag());
+    swarm.listen.clone_from(&config.listen);
+    if !config.open {
+        swarm.members.clone_from(&config.allow);
+    }
+    swarm.tunnel_strangers = config.open;
+    if config.vpn.is_some() || !config.networks.is_empty() {
+        let overlays = overlays.clone();
+        swarm.address_filter = Some(Arc::new(move |address| overlays.contains(address)));
+    }
+    swarm.mark = mark;
+    swarm
+}
+
+/// Has the swarms of the networks beside the main one listen; all or none, and then the main one's `swarm` ends too.
+async fn bind_networks(
+    config: &Config,
+    key: &SigningKey,
+    (overlays, mark): (&Overlays, Option<u32>),
+    swarm: &SwarmHandle,
+) -> Result<Vec<Bound>, StartError> {
+    let mut bound = Vec::new();
+    for (slot, network) in Slot::beside().zip(&config.networks) {
+        match Bound::new(network.clone(), slot, (&config.data_dir, key), (overlays, mark)).await {
+            Ok(listening) => bound.push(listening),
+            Err(error) => {
+                for listening in bound {
+                    listening.close().await;
+                }
+                swarm.shutdown().await;
+                return Err(StartError::Network { name: network.name.clone(), error });
+            }
+        }
+    }
+    Ok(bound)
+}
+
+fn members(config: &Config) -> Members {
+    if config.open { Members::Everybody } else { Members::Listed(config.allow.iter().copied().collect()) }
+}
+
+/// Who belongs to the main network.
+fn membership(
+    config: &Config,
+    key: &SigningKey,
+    (boot_epoch, seed): (BootEpoch, u64),
+    (store, addresses, vpn): (&Store, Vec<String>, VpnPlace),
+) -> Arc<Membership> {
+    let store = store.clone();
+    Arc::new(Membership::new(membership::Parts {
+        network: config.network,
+        key: key.clone(),
+        boot_epoch,
+        domain: config.domain.clone(),
+        room: Some(Arc::new(move || ByteCount(store.usage().free))),
+        admission: Admission::new(Policy {
+            open: config.open,
+            members_only: config.members_only,
+            members: config.allow.iter().copied().collect(),
+            issuers: config.voucher_issuers.iter().copied().collect(),
+        }),
+        directory: Directory::new(identity::node_id(key), config.network, &config.bootstrap, seed),
+        addresses,
+        vpn,
+    }))
 }
 
 /// What is spent of vouchers; nothing is read or made where nobody's count.
@@ -298,22 +385,17 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, data: &Path, quota: Option<u64>) -> Result
 }
 
 /// The control socket. A node that cannot have one, on a file system without sockets for example, works as well.
-fn administration(
-    data: &Path,
-    context: &Arc<Context>,
-    swarm: &SwarmHandle,
-    (vpn, running): (VpnPlace, Option<Arc<Running>>),
-) -> Option<Admin> {
+fn administration(data: &Path, context: &Arc<Context>, swarm: &SwarmHandle, networks: Seats) -> Option<Admin> {
     let (counted, swarm) = (Arc::clone(context), swarm.clone());
     let refusals = Arc::new(move || refusals(&counted, &swarm));
-    Admin::start(data, Desk { store: context.store().clone(), refusals, vpn, running })
+    Admin::start(data, Desk { store: context.store().clone(), refusals, networks })
         .inspect_err(|error| tracing::warn!(%error, "no control socket: no command will reach this node"))
         .ok()
 }
 
 /// What this node refused, by its word, and what its swarm did before the node saw it.
 fn refusals(context: &Context, swarm: &SwarmHandle) -> BTreeMap<String, u64> {
-    let (mut words, counters) = (context.refusals(), swarm.counters());
+    let (mut words, counters) = (context.membership().refusals(), swarm.counters());
     let of_swarm =
         [("lane_busy", counters.lanes_busy), ("lane_reset", counters.lanes_reset), ("violation", counters.violations)];
     for (word, count) in of_swarm.into_iter().filter(|(_, count)| *count > 0) {

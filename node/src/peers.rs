@@ -17,9 +17,9 @@ use shoal_protocol::link::LinkEffect;
 use shoal_swarm::{DialError, SwarmEvent, SwarmHandle};
 use tokio::sync::mpsc;
 
-use crate::service::{Context, control};
+use crate::membership::Membership;
 use crate::vpn::control::{VpnEvent, VpnHandle};
-use crate::vpn::places::Overlay;
+use crate::vpn::places::Overlays;
 use crate::{addresses, clock};
 
 /// How often the directory is told the time.
@@ -42,18 +42,19 @@ enum Done {
 
 /// The task's state.
 pub(crate) struct Peers {
-    context: Arc<Context>,
+    membership: Arc<Membership>,
     swarm: SwarmHandle,
     data: PathBuf,
-    /// Of the private network, if this node takes part.
-    overlay: Option<Overlay>,
+    /// Of the private networks this node takes part in.
+    overlays: Overlays,
 }
 
 impl Peers {
-    pub(crate) fn new(context: Arc<Context>, swarm: SwarmHandle, data: PathBuf, overlay: Option<Overlay>) -> Self {
-        let record = context.own_record();
-        context.engine().directory.set_own(record);
-        Self { context, swarm, data, overlay }
+    /// Of one network, whose files are in `data`.
+    pub(crate) fn new(membership: Arc<Membership>, swarm: SwarmHandle, data: PathBuf, overlays: Overlays) -> Self {
+        let record = membership.own_record();
+        membership.tables().directory.set_own(record);
+        Self { membership, swarm, data, overlays }
     }
 
     pub(crate) async fn run(self, mut events: mpsc::Receiver<SwarmEvent>) {
@@ -76,7 +77,7 @@ impl Peers {
                 _ = renew.tick() => self.renew(),
             }
             while under_way.len() < UNDER_WAY_MAX {
-                let effect = self.context.engine().directory.poll();
+                let effect = self.membership.tables().directory.poll();
                 let Some(effect) = effect else { break };
                 under_way.push(self.carry_out(effect));
             }
@@ -84,37 +85,37 @@ impl Peers {
     }
 
     fn renew(&self) {
-        let record = self.context.renew_own_record();
-        self.context.engine().directory.set_own(record);
+        let record = self.membership.renew_own_record();
+        self.membership.tables().directory.set_own(record);
     }
 
     fn tick(&self, slept_ms: u64) {
         let now = clock::now();
-        let mut engine = self.context.engine();
-        if slept_ms >= SLEPT_MS { engine.directory.network_changed(now) } else { engine.directory.handle_timeout(now) }
+        let mut tables = self.membership.tables();
+        if slept_ms >= SLEPT_MS { tables.directory.network_changed(now) } else { tables.directory.handle_timeout(now) }
     }
 
     /// A listener got a further address, on an interface that came up, say.
     async fn listens(&self) {
-        self.context.engine().directory.network_changed(clock::now());
+        self.membership.tables().directory.network_changed(clock::now());
         let addresses = addresses::ordered(self.swarm.listening().await);
-        self.context.set_addresses(addresses::advertised(&addresses, self.overlay.as_ref()));
+        self.membership.set_addresses(addresses::advertised(&addresses, &self.overlays));
         addresses::note(&self.data, &addresses);
         self.renew();
     }
 
     fn heard(&self, event: SwarmEvent) {
-        if let Some(vpn) = self.context.vpn() {
+        if let Some(vpn) = self.membership.vpn() {
             tell_vpn(&vpn, &event, &self.swarm);
         }
         let now = clock::now();
-        let mut engine = self.context.engine();
+        let mut tables = self.membership.tables();
         match event {
-            SwarmEvent::Connected { peer, .. } => engine.directory.connected(peer, now),
-            SwarmEvent::Disconnected { peer } => engine.directory.disconnected(peer, now),
+            SwarmEvent::Connected { peer, .. } => tables.directory.connected(peer, now),
+            SwarmEvent::Disconnected { peer } => tables.directory.disconnected(peer, now),
             SwarmEvent::Lagged { lost } => {
                 tracing::warn!(lost, "events of the swarm were lost; connections are counted anew");
-                engine.directory.reconcile(&self.swarm.connected(), now);
+                tables.directory.reconcile(&self.swarm.connected(), now);
             }
             SwarmEvent::Listening { .. }
             | SwarmEvent::ObservedAddress { .. }
@@ -138,7 +139,7 @@ impl Peers {
                 Done::Dialled { node, addresses, outcome }
             }),
             LinkEffect::Greet { node } => {
-                let hello = Request::Hello(control::own_hello(&self.context));
+                let hello = Request::Hello(self.membership.own_hello());
                 Box::pin(async move { Done::Greeted { node, response: ask(&swarm, node, hello).await } })
             }
             LinkEffect::AskPeers { node, after } => {
@@ -150,20 +151,20 @@ impl Peers {
 
     fn done(&self, done: Done) {
         let now = clock::now();
-        let mut engine = self.context.engine();
+        let mut tables = self.membership.tables();
         let learnt = match done {
             Done::Dialled { node, addresses, outcome } => {
-                engine.directory.dial_ended(node, &addresses, outcome, now);
+                tables.directory.dial_ended(node, &addresses, outcome, now);
                 Ok(())
             }
             Done::Greeted { node, response: Some(Response::Hello(hello)) } => {
-                engine.directory.heard_hello(node, hello, now)
+                tables.directory.heard_hello(node, hello, now)
             }
             Done::Answered { node, response: Some(Response::Peers { records, more }) } => {
-                engine.directory.heard_peers(node, records, more, now)
+                tables.directory.heard_peers(node, records, more, now)
             }
             Done::Greeted { node, .. } | Done::Answered { node, .. } => {
-                engine.directory.ask_failed(node, now);
+                tables.directory.ask_failed(node, now);
                 Ok(())
             }
         };

@@ -4,7 +4,6 @@
 use bytes::BytesMut;
 use clap::Parser;
 use shoal_protocol::lane::{DataWord, DeliveryReply, Header, StoreTrailer};
-use shoal_protocol::local::Envelope;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -18,8 +17,8 @@ use crate::{config, genesis, identity, size, vouchers};
 /// # Errors
 /// The text that is answered.
 pub fn admin_request(json: &[u8]) -> Result<Vec<u8>, String> {
-    let request = frames::parse(json).map_err(|complaint| complaint.what)?;
-    serde_json::to_vec(&Envelope::new(request)).map_err(|error| error.to_string())
+    let envelope = frames::parse(json).map_err(|complaint| complaint.what)?;
+    serde_json::to_vec(&envelope).map_err(|error| error.to_string())
 }
 
 #[derive(Parser)]

@@ -47,6 +47,12 @@ impl Problem {
         Self { failure, what: what.to_string(), cause: cause.to_owned(), next: next.to_owned() }
     }
 
+    /// The same, about one thing of several.
+    pub(crate) fn about(mut self, whom: &str) -> Self {
+        self.what = format!("{whom}: {}", self.what);
+        self
+    }
+
     /// The process exit code.
     pub(crate) fn exit(&self) -> ExitCode {
         ExitCode::from(self.failure as u8)

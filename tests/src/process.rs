@@ -35,6 +35,8 @@ pub struct Shoald {
     pub addresses: Vec<String>,
     /// What its ready line says of the private network; null where it takes no part in one.
     pub vpn: Value,
+    /// What it says of the networks beside the main one; null where there is none.
+    pub networks: Value,
 }
 
 impl Shoald {
@@ -82,6 +84,7 @@ impl Shoald {
             address: field(&ready["addresses"][0])?,
             addresses: addresses.iter().map(field).collect::<Result<_>>()?,
             vpn: ready["vpn"].clone(),
+            networks: ready["networks"].clone(),
         })
     }
 

@@ -40,9 +40,12 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
-    /// Network to work in; a manifest brings its own [default: shoal]
-    #[arg(long, global = true, value_name = "NAME", env = "SHOAL_NETWORK", hide_env_values = true)]
+    /// Network to work in, else SHOAL_NETWORK; a manifest brings its own [default: shoal]. Of vpn: which network of the node
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) network: Option<String>,
+    /// The network that is worked in where none is named. It says nothing of the networks of a node.
+    #[arg(skip = std::env::var("SHOAL_NETWORK").ok())]
+    pub(crate) usual_network: Option<String>,
     /// Public key that founded the network, where it has one
     #[arg(long, global = true, value_name = "HEX", value_parser = genesis)]
     pub(crate) genesis: Option<[u8; 32]>,
@@ -66,12 +69,12 @@ pub(crate) struct Common {
 impl Common {
     /// Name of the network in use.
     pub(crate) fn network_name(&self) -> &str {
-        self.network.as_deref().unwrap_or("shoal")
+        self.network.as_deref().or(self.usual_network.as_deref()).unwrap_or("shoal")
     }
 
     /// Whether the network was named, rather than left to the default.
     pub(crate) const fn names_network(&self) -> bool {
-        self.network.is_some() || self.genesis.is_some()
+        self.network.is_some() || self.usual_network.is_some() || self.genesis.is_some()
     }
 
     /// The network in use.

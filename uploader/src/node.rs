@@ -31,6 +31,8 @@ const START: &str = "start it with `shoald run`, or name its directory with --no
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalNode {
     socket: PathBuf,
+    /// Which of its networks is asked about; the main one, or the only one, where none is named.
+    network: Option<String>,
 }
 
 impl LocalNode {
@@ -53,7 +55,12 @@ impl LocalNode {
                 })?,
         };
         let socket = if place.is_dir() { place.join(SOCKET) } else { place };
-        Ok(Self { socket })
+        Ok(Self { socket, network: None })
+    }
+
+    /// The same, to be asked about its network of this name.
+    pub(crate) fn about(self, network: Option<String>) -> Self {
+        Self { network, ..self }
     }
 
     /// Asks, and reads the answer.
@@ -78,7 +85,7 @@ impl LocalNode {
 
     async fn converse(&self, request: Request) -> io::Result<Vec<u8>> {
         let (mut stream, _directory) = self.connect().await?;
-        let json = serde_json::to_vec(&Envelope::new(request))?;
+        let json = serde_json::to_vec(&Envelope::of(self.network.clone(), request))?;
         stream.write_all(&frame(&json, REQUEST_MAX).ok_or(io::ErrorKind::InvalidInput)?).await?;
         let mut prefix = [0; PREFIX];
         stream.read_exact(&mut prefix).await?;
@@ -145,7 +152,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn at(socket: &Path) -> LocalNode {
-        LocalNode { socket: socket.to_path_buf() }
+        LocalNode { socket: socket.to_path_buf(), network: None }
     }
 
     /// Answers one question with these bytes.

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shoal_protocol::local::request::PATH_MAX;
 use shoal_protocol::local::view::Done;
-use shoal_protocol::local::{Answer, Code, Complaint, JobCommand, Request};
+use shoal_protocol::local::{Answer, Code, Complaint, Envelope, JobCommand, Request};
 
 use super::frames::{ERROR_MAX, encode};
 use crate::chunks::{Store, StoreStatus};
+use crate::networks::seats::Seats;
 use crate::problem::with_causes;
-use crate::vpn::asked::{self, Question};
+use crate::vpn::asked::{self, Question, Told};
 use crate::vpn::roles::keeper::Change;
 use crate::vpn::roles::rules;
-use crate::vpn::running::{Running, VpnPlace, unasked};
 
 /// A node at one moment: its store, and what it refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +37,8 @@ pub(crate) type Refusals = Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
 pub(crate) struct Desk {
     pub(crate) store: Store,
     pub(crate) refusals: Refusals,
-    pub(crate) vpn: VpnPlace,
-    /// What switches it; none where it was not asked for.
-    pub(crate) running: Option<Arc<Running>>,
+    /// The private networks.
+    pub(crate) networks: Seats,
 }
 
 /// Whether a file is a policy; its names are those of the document alone, so no network is needed.
@@ -65,7 +64,8 @@ async fn check_policy(file: &str) -> Answer<Done> {
 
 impl Desk {
     /// The answer, as a frame.
-    pub(super) async fn answer(&self, request: Request) -> Vec<u8> {
+    pub(super) async fn answer(&self, Envelope { network, request, .. }: Envelope) -> Vec<u8> {
+        let network = network.as_deref();
         let (question, count) = match request {
             Request::StoreStatus {} => {
                 let status = NodeStatus { store: self.store.status(), refused: (self.refusals)() };
@@ -82,27 +82,37 @@ impl Desk {
             Request::VpnRoute { prefix, advertise } => (Question::Change(Change::Advertise(prefix, advertise)), 1),
             Request::VpnPolicyReload {} => (Question::Change(Change::Policy), 1),
             Request::VpnUp {} => {
-                let done = match &self.running {
-                    Some(running) => running.switch_on().await,
-                    None => Err(unasked()),
-                };
+                let done = self.switch(network, true).await;
                 return encode(done.map_or_else(Answer::Error, |()| Answer::Ok(Done {})));
             }
             Request::VpnDown {} => {
-                if let Some(running) = &self.running {
-                    running.down().await;
-                }
-                return encode(self.running.as_ref().map_or_else(|| Answer::Error(unasked()), |_| Answer::Ok(Done {})));
+                let done = self.switch(network, false).await;
+                return encode(done.map_or_else(Answer::Error, |()| Answer::Ok(Done {})));
             }
             Request::VpnPolicyCheck { file } => return encode(check_policy(&file).await),
         };
-        match self.vpn.find() {
-            Ok(vpn) => match asked::ask(&vpn, question, count).await {
-                Ok(told) => encode(Answer::Ok(told)),
-                Err(complaint) => encode(Answer::<()>::Error(complaint)),
-            },
+        match self.ask(network, question, count).await {
+            Ok(told) => encode(Answer::Ok(told)),
             Err(complaint) => encode(Answer::<()>::Error(complaint)),
         }
+    }
+
+    async fn ask(&self, network: Option<&str>, question: Question, count: u8) -> Result<Told, Complaint> {
+        let seat = self.networks.find(network)?;
+        let mut told = asked::ask(&seat.place.find()?, question, count).await?;
+        if let Told::Status(status) = &mut told {
+            status.networks = self.networks.beside(&seat.name).await;
+        }
+        Ok(told)
+    }
+
+    async fn switch(&self, network: Option<&str>, on: bool) -> Result<(), Complaint> {
+        let running = self.networks.find(network)?.running()?;
+        if on {
+            return running.switch_on().await;
+        }
+        running.down().await;
+        Ok(())
     }
 
     fn job(&self, name: &str, command: JobCommand) -> Answer<()> {

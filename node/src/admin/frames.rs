@@ -21,7 +21,7 @@ pub(super) const ERROR_MAX: usize = 300;
 ///
 /// # Errors
 /// The complaint that is answered; none where the connection broke and nobody hears it.
-pub(super) async fn request(reader: &mut (impl AsyncRead + Unpin)) -> Result<Request, Option<Complaint>> {
+pub(super) async fn request(reader: &mut (impl AsyncRead + Unpin)) -> Result<Envelope, Option<Complaint>> {
     let json = timeout(PATIENCE, read(reader)).await.map_err(|_| late())?;
     parse(&json?).map_err(Some)
 }
@@ -39,7 +39,7 @@ async fn read(reader: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Option<C
 ///
 /// # Errors
 /// The complaint that is answered.
-pub(crate) fn parse(json: &[u8]) -> Result<Request, Complaint> {
+pub(crate) fn parse(json: &[u8]) -> Result<Envelope, Complaint> {
     /// What is read of a request that may be of a version to come.
     #[derive(Deserialize)]
     struct Versioned {
@@ -52,7 +52,11 @@ pub(crate) fn parse(json: &[u8]) -> Result<Request, Complaint> {
         return Err(Complaint::new(Code::Version, what, "node and program are of different releases", next));
     }
     match serde_json::from_slice::<Envelope>(json) {
-        Ok(envelope) => Ok(envelope.request),
+        // What is about the store is about no network.
+        Ok(Envelope { network: Some(_), request: Request::StoreStatus {} | Request::StoreJob { .. }, .. }) => {
+            Err(malformed("the store is of no private network"))
+        }
+        Ok(envelope) => Ok(envelope),
         Err(error) => Err(malformed(&error.to_string())),
     }
 }
@@ -124,9 +128,13 @@ mod tests {
                 Request::VpnPing { peer: PeerName::Address([100, 64, 0, 7].into()), count: 3 },
             ),
         ] {
-            assert_eq!(parse(text.as_bytes()), Ok(request.clone()), "{text}");
+            assert_eq!(parse(text.as_bytes()), Ok(Envelope::new(request.clone())), "{text}");
             assert_eq!(serde_json::to_string(&Envelope::new(request)).unwrap(), text);
         }
+        let text = r#"{"version":1,"network":"work","request":{"vpn.status":{}}}"#;
+        let envelope = Envelope::of(Some("work".into()), Request::VpnStatus {});
+        assert_eq!(parse(text.as_bytes()), Ok(envelope.clone()));
+        assert_eq!(serde_json::to_string(&envelope).unwrap(), text);
     }
 
     #[test]
@@ -142,6 +150,8 @@ mod tests {
             r#"{"request":{"vpn.status":{}}}"#,
             r#"{"version":"1","request":{"vpn.status":{}}}"#,
             r#"{"version":1,"version":1,"request":{"vpn.status":{}}}"#,
+            r#"{"version":1,"network":7,"request":{"vpn.status":{}}}"#,
+            r#"{"version":1,"network":"work","request":{"store.status":{}}}"#,
             r#"{"version":1,"request":"vpn.status"}"#,
             r#"{"version":1,"request":{"vpn.status":{"a":1}}}"#,
             r#"{"version":1,"request":{"vpn.status":{}},"more":1}"#,

@@ -145,6 +145,7 @@ mod tests {
     use super::*;
     use crate::chunks::vfs_os::OsVfs;
     use crate::chunks::{Store, StoreConfig};
+    use crate::networks::seats::{Seat, Seats};
     use crate::vpn::running::VpnPlace;
     use serde_json::Value;
     use shoal_protocol::local::{REQUEST_MAX, frame};
@@ -157,8 +158,12 @@ mod tests {
         Store::open(Arc::new(OsVfs), data, StoreConfig::new(crate::chunks::QUOTA_MIN), [1; 32]).unwrap().0
     }
 
+    fn networks(place: VpnPlace) -> Seats {
+        Seats::new(Seat { name: "shoal".to_owned(), place, running: None }, [])
+    }
+
     fn desk(store: &Store) -> Desk {
-        Desk { store: store.clone(), refusals: Arc::new(BTreeMap::new), vpn: VpnPlace::default(), running: None }
+        Desk { store: store.clone(), refusals: Arc::new(BTreeMap::new), networks: networks(VpnPlace::default()) }
     }
 
     /// What is answered to these bytes until the end of the connection.
@@ -213,7 +218,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let data = place.path().to_path_buf();
         let store = store(&data);
-        let failed = Desk { vpn: VpnPlace::failed("no TUN"), ..desk(&store) };
+        let failed = Desk { networks: networks(VpnPlace::failed("no TUN")), ..desk(&store) };
         let admin = Admin::start(&data, failed).unwrap();
         let answer = tokio::task::spawn_blocking(move || ask(&data, r#"{"vpn.stats":{}}"#)).await.unwrap();
         assert_eq!(answer["error"]["code"], "vpn-failed");

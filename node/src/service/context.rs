@@ -1,23 +1,17 @@
 //! What all services of one node share: the store, the key, the engine's tables behind one short lock, and the pools
 //! that bound memory and threads.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
-use shoal_engine::admission::{Admission, Denial, Operation};
+use shoal_engine::admission::{Denial, Operation};
 use shoal_engine::ceilings::Claims;
-use shoal_engine::counters::Counters;
-use shoal_engine::directory::Directory;
 use shoal_engine::leases::Lease;
 use shoal_engine::pressure::retry_after_ms;
 use shoal_engine::reservations::Reservations;
 use shoal_engine::vouchers::{self, Grant, Ledger};
 use shoal_protocol::buffer::Pool;
 use shoal_protocol::limits::{ROWS_MAX, UNIT};
-use shoal_protocol::peer_record::PeerRecord;
 use shoal_protocol::signed::Statement;
 use shoal_protocol::{
     BootEpoch, ByteCount, GroupId, NetworkId, NodeId, RecordKey, Refusal, ReservationId, Signed, UnixMillis,
@@ -27,9 +21,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::chunks::{SpaceReservation, Store};
 use crate::clock;
+use crate::membership::{Membership, Peer};
 use crate::vouchers::VoucherLog;
-use crate::vpn::control::VpnHandle;
-use crate::vpn::running::VpnPlace;
 
 /// Shards received at a time: 32 buffers of at most 4 MiB.
 const BUFFERS: usize = 32;
@@ -45,13 +38,6 @@ const READERS: usize = 32;
 const STRANGER_READERS: usize = READERS / 4 * 3;
 /// Keys over which writes of records and groups are spread: two writes of one key never run at a time.
 const KEY_LOCKS: usize = 64;
-
-/// Who asks, and the IP address it is seen at.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) node: NodeId,
-    pub(super) address: Option<IpAddr>,
-}
 
 /// A promised place, taken up by a STORE.
 #[derive(Debug)]
@@ -82,13 +68,10 @@ impl Drop for Claim {
     }
 }
 
-/// The engine's tables.
+/// The engine's tables of what is stored; those of who belongs to the network are in [`Membership`].
 pub(crate) struct Engine {
-    pub(crate) admission: Admission,
     pub(crate) reservations: Reservations<PlaceHeld>,
-    pub(crate) directory: Directory,
     pub(crate) ledger: Ledger,
-    pub(crate) refused: Counters,
 }
 
 /// What a reservation keeps.
@@ -98,16 +81,10 @@ pub(crate) struct PlaceHeld(Place);
 /// Shared by all services.
 pub(crate) struct Context {
     store: Store,
-    network: NetworkId,
-    key: SigningKey,
-    node: NodeId,
-    boot_epoch: BootEpoch,
-    domain: Option<String>,
+    membership: Arc<Membership>,
     engine: Mutex<Engine>,
     /// Beside the engine, because promises are dropped while that is locked.
     claims: Arc<Mutex<Claims>>,
-    own_record: Mutex<Signed>,
-    addresses: Mutex<Vec<String>>,
     buffers: Arc<Semaphore>,
     /// What shards are received into.
     shards: Pool,
@@ -121,8 +98,6 @@ pub(crate) struct Context {
     group_locks: KeyLocks,
     /// Where what is spent of vouchers is written down; none where nobody's vouchers count.
     voucher_log: Option<Arc<Mutex<VoucherLog>>>,
-    /// The private network, once it runs.
-    vpn: VpnPlace,
 }
 
 type KeyLocks = Vec<tokio::sync::Mutex<()>>;
@@ -141,33 +116,19 @@ async fn lock_key<'a>(locks: &'a KeyLocks, key: &[u8; 32]) -> Option<tokio::sync
 /// What a context is made of.
 pub(crate) struct Parts {
     pub(crate) store: Store,
-    pub(crate) network: NetworkId,
-    pub(crate) key: SigningKey,
-    pub(crate) boot_epoch: BootEpoch,
-    pub(crate) domain: Option<String>,
+    pub(crate) membership: Arc<Membership>,
     pub(crate) engine: Engine,
     pub(crate) voucher_log: Option<VoucherLog>,
-    /// Where the node listens, without its id.
-    pub(crate) addresses: Vec<String>,
-    pub(crate) vpn: VpnPlace,
 }
 
 impl Context {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, network, key, boot_epoch, domain, engine, voucher_log, addresses, vpn } = parts;
-        let record = own_record(&store, boot_epoch, domain.clone(), addresses.clone());
-        let own_record = Signed::seal(&record, &key, &network);
+        let Parts { store, membership, engine, voucher_log } = parts;
         Self {
             store,
-            network,
-            node: NodeId::from_bytes(key.verifying_key().to_bytes()),
-            key,
-            boot_epoch,
-            domain,
+            membership,
             engine: Mutex::new(engine),
             claims: Arc::default(),
-            own_record: Mutex::new(own_record),
-            addresses: Mutex::new(addresses),
             buffers: Arc::new(Semaphore::new(BUFFERS)),
             shards: Pool::new(ROWS_MAX * UNIT, SHARDS_IDLE_MAX),
             requests: Arc::new(Semaphore::new(REQUESTS)),
@@ -178,33 +139,28 @@ impl Context {
             record_locks: key_locks(),
             group_locks: key_locks(),
             voucher_log: voucher_log.map(|log| Arc::new(Mutex::new(log))),
-            vpn,
         }
     }
 
-    /// The private network, if it runs.
-    pub(crate) fn vpn(&self) -> Option<VpnHandle> {
-        self.vpn.get()
+    /// Who belongs to the network.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     pub(crate) const fn store(&self) -> &Store {
         &self.store
     }
 
-    pub(crate) const fn network(&self) -> &NetworkId {
-        &self.network
+    pub(crate) fn network(&self) -> &NetworkId {
+        self.membership.network()
     }
 
-    pub(crate) const fn node(&self) -> NodeId {
-        self.node
+    pub(crate) fn node(&self) -> NodeId {
+        self.membership.node()
     }
 
-    pub(crate) const fn boot_epoch(&self) -> BootEpoch {
-        self.boot_epoch
-    }
-
-    pub(crate) fn domain(&self) -> Option<String> {
-        self.domain.clone()
+    pub(crate) fn boot_epoch(&self) -> BootEpoch {
+        self.membership.boot_epoch()
     }
 
     /// Memory for shards that are received; a permit of [`Self::buffers`] is needed for each.
@@ -233,7 +189,7 @@ impl Context {
 
     /// What a RETRIEVE of this peer needs before a reader; nothing for members.
     pub(super) fn stranger_readers(&self, peer: &NodeId) -> Option<Arc<Semaphore>> {
-        let is_member = self.engine().admission.is_member(peer);
+        let is_member = self.membership.tables().admission.is_member(peer);
         (!is_member).then(|| Arc::clone(&self.stranger_readers))
     }
 
@@ -275,34 +231,11 @@ impl Context {
     }
 
     pub(crate) fn sign<T: Statement>(&self, statement: &T) -> Signed {
-        Signed::seal(statement, &self.key, &self.network)
-    }
-
-    /// Bytes this node can still take.
-    pub(crate) fn free(&self) -> ByteCount {
-        ByteCount(self.store.usage().free)
-    }
-
-    /// The node's own signed record.
-    pub(crate) fn own_record(&self) -> Signed {
-        self.own_record.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// From now on the node says it listens there; addresses without its id, the best first.
-    pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
-    }
-
-    /// Signs the own record anew, with what is true now.
-    pub(crate) fn renew_own_record(&self) -> Signed {
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let signed = self.sign(&own_record(&self.store, self.boot_epoch, self.domain.clone(), addresses));
-        *self.own_record.lock().unwrap_or_else(PoisonError::into_inner) = signed.clone();
-        signed
+        self.membership.sign(statement)
     }
 
     pub(super) fn admit(&self, peer: Peer, operation: Operation) -> Result<(), Denial> {
-        self.engine().admission.admit(peer.node, peer.address, operation, clock::now())
+        self.membership.admit(peer, operation)
     }
 
     pub(super) fn admit_retrieve(&self, peer: Peer, bytes: u64) -> Result<(), Refusal> {
@@ -311,14 +244,7 @@ impl Context {
 
     /// Counts a refusal that was answered.
     pub(super) fn refused(&self, reason: Refusal) {
-        self.engine().refused.refused(reason);
-    }
-
-    /// Refusals since the start by their word, those that never happened left out.
-    pub(crate) fn refusals(&self) -> BTreeMap<String, u64> {
-        let engine = self.engine();
-        let seen = engine.refused.by_reason().filter(|(_, count)| *count > 0);
-        seen.map(|(word, count)| (word.to_owned(), count)).collect()
+        self.membership.refused(reason);
     }
 
     /// What a peer that is no member may still store by its voucher; none for a member, who needs no voucher.
@@ -329,14 +255,14 @@ impl Context {
         bytes: u64,
     ) -> Result<Option<Grant>, Refusal> {
         let issuers = {
-            let engine = self.engine();
-            if engine.admission.is_member(&peer) {
+            let tables = self.membership.tables();
+            if tables.admission.is_member(&peer) {
                 return Ok(None);
             }
-            engine.admission.issuers().clone()
+            tables.admission.issuers().clone()
         };
         let signed = voucher.ok_or(Refusal::Denied)?;
-        let grant = vouchers::judge(signed, &self.network, &issuers, peer, self.node, clock::wall())?;
+        let grant = vouchers::judge(signed, self.network(), &issuers, peer, self.node(), clock::wall())?;
         self.engine().ledger.check(&grant, bytes)?;
         Ok(Some(grant))
     }
@@ -420,11 +346,6 @@ impl Context {
 
     /// Requests for an earlier run of this node are void.
     pub(super) fn check_epoch(&self, epoch: BootEpoch) -> Result<(), Refusal> {
-        if epoch == self.boot_epoch { Ok(()) } else { Err(Refusal::WrongEpoch) }
+        if epoch == self.boot_epoch() { Ok(()) } else { Err(Refusal::WrongEpoch) }
     }
-}
-
-fn own_record(store: &Store, boot_epoch: BootEpoch, domain: Option<String>, addresses: Vec<String>) -> PeerRecord {
-    let free = ByteCount(store.usage().free);
-    PeerRecord { addresses, boot_epoch, free, domain, stores: true, time: clock::wall() }
 }

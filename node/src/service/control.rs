@@ -8,18 +8,16 @@ use bytes::Bytes;
 use shoal_engine::admission::{Denial, Operation};
 use shoal_engine::leases::{self, Lease, LeaseDecision};
 use shoal_engine::records::{self, RecordDecision};
-use shoal_protocol::control::{Held, Hello, PROTOCOL_VERSION, PutRecord, Request, Reserve, Reserved, Response};
+use shoal_protocol::control::{Held, PutRecord, Request, Reserve, Reserved, Response};
 use shoal_protocol::limits::{LOSSES_PAGE_MAX, RECORD_MAX, RESERVATION_MS};
 use shoal_protocol::loss::{Loss, LossStatement};
-use shoal_protocol::mesh::message::MeshMessage;
 use shoal_protocol::receipt::Receipt;
 use shoal_protocol::{NodeId, Nonce, RecordKey, Refusal, ShardId, Signed};
 use shoal_swarm::InboundRequest;
 
-use super::context::Peer;
 use super::{Context, audit, receive, send};
 use crate::clock;
-use crate::vpn::control::VpnEvent;
+use crate::membership::Peer;
 
 /// How long a request waits for the disk before it is told BUSY; what it asked for may still be done.
 const DISK_WAIT: Duration = Duration::from_secs(5);
@@ -68,24 +66,26 @@ async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Respons
         return Response::Refused { reason, retry_after_ms };
     }
     let peer = from.node;
+    let request = match context.membership().answer(from, request) {
+        Ok(done) => return answered(context, done),
+        Err(request) => request,
+    };
     let done = match request {
-        Request::Hello(hello) => Ok(greet(context, peer, hello)),
-        Request::Peers { after } => {
-            let (records, more) = context.engine().directory.peers(after, clock::wall());
-            Ok(Response::Peers { records, more })
-        }
-        Request::Locate { nodes } => {
-            let (records, more) = context.engine().directory.locate(&nodes, clock::wall());
-            Ok(Response::Peers { records, more })
-        }
         Request::Reserve(reserve) => within_bounds(context, make_room(context, peer, reserve)).await,
         Request::Stat { shards } => within_bounds(context, stat(context, shards)).await,
         Request::Audit(request) => within_bounds(context, audit::answer(context, peer, request)).await,
         Request::PutRecord(put) => within_bounds(context, put_record(context, peer, put)).await,
-        Request::Mesh(message) => mesh(context, from, message),
         Request::Losses { after, nonce } => Ok(losses(context, after, nonce)),
         Request::GetRecord { key, back } => within_bounds(context, get_record(context, key, back)).await,
+        // Answered above.
+        Request::Hello(_) | Request::Peers { .. } | Request::Locate { .. } | Request::Mesh(_) => {
+            Err(Refusal::Unsupported)
+        }
     };
+    answered(context, done)
+}
+
+fn answered(context: &Context, done: Result<Response, Refusal>) -> Response {
     done.unwrap_or_else(|reason| {
         let retry_after_ms = if reason == Refusal::Busy { context.retry_after_ms() } else { 0 };
         Response::Refused { reason, retry_after_ms }
@@ -96,32 +96,6 @@ async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Respons
 async fn within_bounds<T>(context: &Context, answer: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     let _place = context.requests().try_acquire_owned().map_err(|_| Refusal::Busy)?;
     tokio::time::timeout(DISK_WAIT, answer).await.map_err(|_| Refusal::Busy)?
-}
-
-/// Hands a word about the private network on; what became of it shows there. Members alone are heard.
-fn mesh(context: &Context, from: Peer, message: Box<MeshMessage>) -> Result<Response, Refusal> {
-    let vpn = context.vpn().ok_or(Refusal::Unsupported)?;
-    let event = VpnEvent::Message { from: from.node, seen: from.address, message };
-    if vpn.tell(event) { Ok(Response::Taken) } else { Err(Refusal::Busy) }
-}
-
-fn greet(context: &Context, peer: NodeId, hello: Hello) -> Response {
-    if let Err(error) = context.engine().directory.heard_hello(peer, hello, clock::now()) {
-        tracing::info!(%peer, %error, "a peer record was not believed");
-    }
-    Response::Hello(own_hello(context))
-}
-
-/// What this node says of itself.
-pub(crate) fn own_hello(context: &Context) -> Hello {
-    Hello {
-        versions: vec![PROTOCOL_VERSION],
-        boot_epoch: context.boot_epoch(),
-        free: context.free(),
-        domain: context.domain(),
-        time: clock::wall(),
-        record: Some(context.own_record()),
-    }
 }
 
 /// The lease a request is made under; a new one is kept durably first.

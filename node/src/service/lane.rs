@@ -8,9 +8,9 @@ use std::time::Duration;
 use shoal_protocol::lane::Header;
 use shoal_swarm::InboundLane;
 
-use super::context::Peer;
 use super::stream::{LaneEnd, LaneIo};
 use super::{Context, receive, send};
+use crate::membership::Peer;
 
 /// How long a lane may rest between two transfers; openers drop idle lanes after 30 s.
 const REST: Duration = Duration::from_secs(60);

@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{AcquireError, mpsc};
 
 use super::Context;
-use super::context::Peer;
 use super::stream::{LaneEnd, LaneIo};
 use crate::chunks::ReadError;
 use crate::clock;
+use crate::membership::Peer;
 
 /// Frames between disk and lane: 4 x 64 KiB.
 const FRAMES: usize = 4;

@@ -31,7 +31,7 @@ pub(crate) fn find(netlink: &mut Netlink, overlay: &Overlay) -> Result<Option<Ta
     let Some((wanted, found, link)) = first(&overlay.prefixes(), &used) else { return Ok(None) };
     let name = netlink.links()?.into_iter().find(|known| known.index == link).map(|known| known.name);
     // An interface that went meanwhile has its number at least.
-    Ok(Some(Taken { wanted, found, interface: name.unwrap_or_else(|| format!("{link}")) }))
+    Ok(Some(Taken { wanted, found, interface: name.unwrap_or_else(|| link.to_string()) }))
 }
 
 /// The first of `wanted` that something in use has a part of.

@@ -100,6 +100,16 @@ pub(crate) struct VpnFile {
     no_dns: Option<bool>,
 }
 
+impl VpnFile {
+    /// With this name of its device where none is given.
+    pub(crate) fn or_tun_name(mut self, name: impl FnOnce() -> String) -> Self {
+        if self.no_tun != Some(true) {
+            self.tun_name.get_or_insert_with(name);
+        }
+        self
+    }
+}
+
 /// A checked configuration of the private network.
 #[derive(Debug, Clone)]
 pub struct VpnConfig {

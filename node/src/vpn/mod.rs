@@ -10,6 +10,7 @@
 //! - [`problem`]: what a user is told when it does not start.
 //! - [`places`]: where others may send datagrams. [`clash`]: whether the network's addresses are free.
 //! - [`asked`]: what is asked over the control socket; `views` has the answers.
+//! - [`machine`]: what several networks of one node share on their machine.
 //! - [`plane`]: the packet half and its threads.
 //! - [`roles`]: subnet router, exit, user of an exit: what the system holds for them.
 //! - [`system`]: device, sockets, addresses, firewall.
@@ -20,6 +21,7 @@ pub(crate) mod config;
 pub(crate) mod control;
 pub(crate) mod dns;
 mod key_epoch;
+pub(crate) mod machine;
 mod neighbours;
 pub(crate) mod places;
 pub(crate) mod plane;

@@ -1,7 +1,8 @@
-//! Where others may send this node datagrams: its machine's addresses, those inside the private network left out. It
+//! Where others may send this node datagrams: its machine's addresses, those inside private networks left out. It
 //! opens no socket.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use shoal_protocol::NetworkId;
 use shoal_protocol::mesh::address::network_prefix;
@@ -40,17 +41,39 @@ impl Overlay {
     }
 }
 
+/// Those of all private networks of a node. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overlays(Arc<[Overlay]>);
+
+impl Overlays {
+    /// Whether an address is in any of them.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|overlay| overlay.contains(address))
+    }
+
+    /// Whether some address of a prefix is in any of them.
+    pub(crate) fn overlaps(&self, prefix: &Prefix) -> bool {
+        self.0.iter().any(|overlay| overlay.overlaps(prefix))
+    }
+}
+
+impl FromIterator<Overlay> for Overlays {
+    fn from_iter<T: IntoIterator<Item = Overlay>>(overlays: T) -> Self {
+        Self(overlays.into_iter().collect())
+    }
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Places {
-    overlay: Overlay,
+    overlays: Overlays,
     /// Where the sockets are bound, one a family.
     bound: Vec<SocketAddr>,
 }
 
 impl Places {
-    pub(crate) fn new(sockets: &[UdpSocket], overlay: Overlay) -> Self {
-        Self { overlay, bound: sockets.iter().map(|socket| socket.facts().local).collect() }
+    pub(crate) fn new(sockets: &[UdpSocket], overlays: Overlays) -> Self {
+        Self { overlays, bound: sockets.iter().map(|socket| socket.facts().local).collect() }
     }
 
     /// The endpoints as they are now, IPv6 last, at most [`ENDPOINTS_MAX`].
@@ -75,7 +98,7 @@ impl Places {
             IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
             IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
         };
-        !is_near && !self.overlay.contains(address)
+        !is_near && !self.overlays.contains(address)
     }
 
     fn endpoint(&self, address: IpAddr) -> Option<Endpoint> {
@@ -91,15 +114,18 @@ mod tests {
     #[test]
     fn neither_the_network_itself_nor_this_machine_alone_is_a_place() {
         let network = NetworkId::from_bytes([7; 32]);
+        let other = Overlay::new("10.9.0.0/16".parse().unwrap(), &NetworkId::from_bytes([8; 32]));
         let overlay = Overlay::new("100.64.0.0/10".parse().unwrap(), &network);
         let bound = vec!["0.0.0.0:4000".parse().unwrap(), "[::]:4001".parse().unwrap()];
-        let places = Places { overlay, bound };
+        let overlays: Overlays = [overlay, other].into_iter().collect();
+        let places = Places { overlays: overlays.clone(), bound };
         let own = network_prefix(&network).address();
         for (text, is_one) in [
             ("192.0.2.1", true),
             ("2001:db8::1", true),
             ("127.0.0.1", false),
             ("100.64.0.9", false),
+            ("10.9.0.9", false),
             ("fe80::1", false),
         ] {
             assert_eq!(places.is_place(text.parse().unwrap()), is_one, "{text}");
@@ -107,6 +133,6 @@ mod tests {
         assert!(!places.is_place(own));
         let text = |address: &str| places.endpoint(address.parse().unwrap()).unwrap().address().to_string();
         assert_eq!((text("192.0.2.1"), text("2001:db8::1")), ("192.0.2.1:4000".into(), "[2001:db8::1]:4001".into()));
-        assert!(Places { overlay, bound: vec![] }.endpoint("192.0.2.1".parse().unwrap()).is_none());
+        assert!(Places { overlays, bound: vec![] }.endpoint("192.0.2.1".parse().unwrap()).is_none());
     }
 }

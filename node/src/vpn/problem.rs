@@ -22,6 +22,11 @@ pub(crate) fn of(error: VpnError) -> Problem {
                         as 10.9.0.0/16";
             Problem::new(Failure::Denied, what, cause, next)
         }
+        VpnError::ExitTaken(other) => {
+            let next =
+                format!("`shoal vpn --network {other} exit use off`, then switch this one on with `shoal vpn up`");
+            Problem::new(Failure::Denied, what, "a machine has one default route", &next)
+        }
         VpnError::System(_) => {
             Problem::new(Failure::Other, what, "too many files or threads are open", "close some, and repeat")
         }

@@ -1,6 +1,5 @@
 //! From a configuration to a running private network, and to its end. What was made is undone in the reverse order.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -27,16 +26,15 @@ use tokio::task::JoinHandle;
 use super::clash::{self, Taken};
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
-use super::dns::{Desk, Dns, Told};
+use super::dns::{Desk, Dns};
 use super::key_epoch::KeyEpochFile;
+use super::machine::{Machine, Slot};
 use super::places::{Overlay, Places};
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};
 use super::roles::keeper::{self, Device, Keeper};
-use super::roles::plan;
 use super::roles::rules::{RuleBook, RulesError};
 use super::roles::system::{System, SystemError};
-use super::system::Port;
 use super::system::netlink::{Netlink, NetlinkError, Watch};
 use super::system::tun::{Tun, TunError, TunOptions};
 use super::system::udp::{UdpError, UdpOptions, UdpSocket};
@@ -69,6 +67,9 @@ pub enum VpnError {
     /// Addresses of the network are somebody else's on this machine.
     #[error("the pool {} overlaps {} of the interface {}", .0.wanted, .0.found, .0.interface)]
     PoolTaken(Taken),
+    /// Another network of the node leads everything through an exit.
+    #[error("the network {0} leads everything through an exit already")]
+    ExitTaken(String),
     /// The socket.
     #[error(transparent)]
     Udp(#[from] UdpError),
@@ -92,7 +93,7 @@ impl VpnError {
             Self::Netlink(error) => error.retryable(),
             Self::Udp(error) => error.retryable(),
             Self::System(_) => true,
-            Self::PoolTaken(_) => false,
+            Self::PoolTaken(_) | Self::ExitTaken(_) => false,
             Self::Rules(error) => error.retryable(),
             Self::Roles(error) => error.retryable(),
         }
@@ -107,8 +108,9 @@ pub(crate) struct Host {
     pub(crate) members: Members,
     pub(crate) data_dir: PathBuf,
     pub(crate) swarm: SwarmHandle,
-    /// Where the swarm listens: its sockets there have no mark.
-    pub(crate) ports: BTreeSet<Port>,
+    /// What this network shares with others of the node, and its place among them.
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) slot: Slot,
 }
 
 /// What others are told of a network that runs.
@@ -143,19 +145,14 @@ impl Vpn {
         let own = PeerHash::of(&host.node);
         let mut netlink = Netlink::open()?;
         let overlay = Overlay::new(config.pool.prefix(), &host.network);
-        // A relay has no addresses on the machine.
-        if config.tun_name.is_some()
-            && let Some(taken) = clash::find(&mut netlink, &overlay)?
-        {
-            return Err(VpnError::PoolTaken(taken));
-        }
+        check_pool(config, &mut netlink, &overlay)?;
         let tun = match &config.tun_name {
             Some(name) => Some(Tun::open(&TunOptions::new(name, config.mtu), &mut netlink)?),
             None => None,
         };
-        let mark = tun.is_some().then_some(plan::MARK);
+        let mark = host.machine.socket_mark();
         let sockets = if config.carriers == Carriers::Lanes { Vec::new() } else { sockets(config.port, mark)? };
-        let places = Places::new(&sockets, overlay);
+        let places = Places::new(&sockets, host.machine.all_overlays());
         let endpoints = places.endpoints(&mut netlink)?;
         let watch = Watch::open()?;
         let claim_file = host.data_dir.join(CLAIM_FILE);
@@ -179,7 +176,8 @@ impl Vpn {
         let ifname = tun.as_ref().map(|tun| tun.facts().name.clone());
         let device = tun.as_ref().map(|tun| device(tun, config, host)).transpose()?;
         let system = device.as_ref().map(|device| Arc::clone(&device.system));
-        let keeper = Keeper::new(config.roles.clone(), rules, overlay, host.ports.clone(), device);
+        let place = (Arc::clone(&host.machine), host.slot);
+        let keeper = Keeper::new(config.roles.clone(), rules, overlay, place, device);
         let plane = Arc::new(Plane::new(plane::Parts {
             own,
             tun,
@@ -213,8 +211,8 @@ impl Vpn {
                 return Err(error);
             }
         };
-        let named = system.as_ref().zip(ifname.as_deref());
-        let names = named.and_then(|(system, name)| serve(config, (name, ipv6), told, system, &host.data_dir));
+        let names = ifname.as_deref().filter(|_| config.names.serve);
+        let names = names.and_then(|name| Dns::start((name, ipv6), told, (&host.machine, host.slot)));
         let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
         let task = tokio::spawn(control.run(events, reports, watch));
         Ok(Self { facts, handle, threads, task, system, names })
@@ -232,12 +230,8 @@ impl Vpn {
         let ending = tokio::task::spawn_blocking(move || {
             // Before the device goes: its routes would go with it, and what they held back would leave; and programs ask on
             // it for names.
-            if let Some(system) = &system {
-                let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(dns) = names {
-                    let (journal, netlink) = system.parts();
-                    dns.stop(journal, netlink);
-                }
+            if let Some(dns) = names {
+                dns.stop();
             }
             undo(system.as_ref());
             threads.stop();
@@ -246,20 +240,12 @@ impl Vpn {
     }
 }
 
-/// Answers names on the device, if that is wanted. What fails is said in the log: the network goes on without names.
-fn serve(
-    config: &VpnConfig,
-    device: (&str, Ipv6Addr),
-    told: Told,
-    system: &Arc<Mutex<System>>,
-    data: &Path,
-) -> Option<Dns> {
-    if !config.names.serve {
-        return None;
+/// Whether the network's addresses are free on this machine. A relay has none there.
+fn check_pool(config: &VpnConfig, netlink: &mut Netlink, overlay: &Overlay) -> Result<(), VpnError> {
+    if config.tun_name.is_none() {
+        return Ok(());
     }
-    let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
-    let (journal, netlink) = system.parts();
-    Dns::start(device.0, device.1, told, journal, netlink, data)
+    clash::find(netlink, overlay)?.map_or(Ok(()), |taken| Err(VpnError::PoolTaken(taken)))
 }
 
 /// What the network is made of; without a claim of the run before this node is a member since `wall`.
@@ -291,9 +277,12 @@ fn setup(
 }
 
 /// The device, with the system around it as an earlier run of this directory did not leave it.
-fn device(tun: &Tun, config: &VpnConfig, host: &Host) -> Result<Device, SystemError> {
+fn device(tun: &Tun, config: &VpnConfig, host: &Host) -> Result<Device, VpnError> {
     let (name, index) = (tun.facts().name.clone(), tun.facts().index);
-    let system = System::open(&host.data_dir, &host.network, index, config.roles.kill_switch)?;
+    let system = System::open((&host.machine, host.slot), &host.network, index)?;
+    // Given back with the system.
+    let holds = config.roles.holds_default_route();
+    host.machine.hold_default_route(host.slot, holds).map_err(VpnError::ExitTaken)?;
     Ok(Device { name, index, system: Arc::new(Mutex::new(system)) })
 }
 

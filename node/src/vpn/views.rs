@@ -107,6 +107,8 @@ fn status(network: &Network, plane: &Plane, keeper: &Keeper) -> view::Status {
         direct: count(|peer| peer.reach == Reach::Direct),
         routed: count(|peer| matches!(peer.reach, Reach::Routed(_))),
         roles: roles(network, keeper),
+        // Of which this network knows nothing: whoever asked adds them.
+        networks: Vec::new(),
     }
 }
 

@@ -53,6 +53,7 @@ fn config(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Config {
         listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
         bootstrap,
         network: network(),
+        name: "loopback".into(),
         quota: Some(64 << 20),
         allow,
         open: false,
@@ -60,6 +61,7 @@ fn config(data: &Path, allow: Vec<NodeId>, bootstrap: Vec<String>) -> Config {
         voucher_issuers: vec![],
         domain: Some("cellar".into()),
         vpn: None,
+        networks: vec![],
     }
 }
 

@@ -135,6 +135,7 @@ fn an_exit_passes_on_masquerades_and_keeps_its_floor() {
         let rules = ExitRules {
             tun: "shoal0".into(),
             sources: prefixes(&["100.64.0.0/10", "fd99::/64"]),
+            apart: Vec::new(),
             allow: prefixes(&["100.64.0.1/32", "fd99::1/128", "10.5.0.0/16", "fd05::/16"]),
             deny: prefixes(&[
                 "10.0.0.0/8",

@@ -23,6 +23,9 @@ const NAME_MAX: usize = 64;
 pub struct Envelope {
     /// [`VERSION`].
     pub version: u64,
+    /// Which private network of the node it is about, by its name; the main one, or the only one, where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// What is asked.
     pub request: Request,
 }
@@ -31,7 +34,13 @@ impl Envelope {
     /// In the version of this program.
     #[must_use]
     pub const fn new(request: Request) -> Self {
-        Self { version: VERSION, request }
+        Self { version: VERSION, network: None, request }
+    }
+
+    /// The same, about the private network of this name.
+    #[must_use]
+    pub fn of(network: Option<String>, request: Request) -> Self {
+        Self { network, ..Self::new(request) }
     }
 }
 

@@ -103,6 +103,39 @@ pub struct Status {
     pub routed: u64,
     /// What this node is for others, and others for it.
     pub roles: Roles,
+    /// The other private networks of the node.
+    #[serde(default)]
+    pub networks: Vec<Beside>,
+}
+
+/// Another private network of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Its name, by which it is asked about.
+    pub name: String,
+    /// Whether it runs.
+    pub state: BesideState,
+    /// Its interface; none of a relay without one, or while it does not run.
+    pub interface: Option<String>,
+    /// The node's IPv4 address in it.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The node's IPv6 address in it.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Why it does not run.
+    pub problem: Option<String>,
+}
+
+/// Whether a private network runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BesideState {
+    /// It does.
+    On,
+    /// It was switched off.
+    #[default]
+    Down,
+    /// It did not start.
+    Failed,
 }
 
 /// The roles of a node.

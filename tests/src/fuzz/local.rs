@@ -43,6 +43,8 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
     ];
     let mut seeds: Vec<Vec<u8>> =
         requests.iter().map(|request| format!(r#"{{"version":1,"request":{request}}}"#).into_bytes()).collect();
+    seeds.push(br#"{"version":1,"network":"work","request":{"vpn.status":{}}}"#.to_vec());
+    seeds.push(br#"{"version":1,"network":"work","request":{"store.status":{}}}"#.to_vec());
     seeds.push(br#"{"version":2,"request":{"vpn.later":7}}"#.to_vec());
     seeds
 }
@@ -105,6 +107,13 @@ pub fn node_config(data: &[u8]) -> bool {
     assert!(!config.listen.is_empty());
     let addresses = config.listen.iter().chain(&config.bootstrap);
     assert!(addresses.into_iter().all(|address| shoal_swarm::peer_address(address).is_ok()), "an address nobody dials");
+    let pools: Vec<_> = config.vpn.iter().chain(config.networks.iter().map(|network| &network.vpn)).collect();
+    let tuns: Vec<_> = pools.iter().filter_map(|vpn| Some((vpn.tun_name.as_ref()?, vpn.pool.prefix()))).collect();
+    for (number, (tun, pool)) in tuns.iter().enumerate() {
+        let others = tuns.iter().skip(number + 1);
+        let apart = |(other, their): &(&String, _)| other != tun && !pool.overlaps(their);
+        assert!(others.into_iter().all(apart), "two networks share an interface or addresses");
+    }
     assert!(config.domain.is_none_or(|domain| domain.len() <= shoal_protocol::limits::DOMAIN_MAX));
     true
 }
@@ -119,8 +128,10 @@ pub(super) fn configs() -> Vec<Vec<u8>> {
     );
     let vpn = *b"[vpn]\nenabled = true\ntun-name = \"shoal0\"\nmtu = 1400\npool = \"10.9.0.0/16\"\ncarrier = \"udp\"\n\
                 port = 4701\nname = \"nas\"\nno-dns = true\n";
+    let networks = *b"[vpn]\n[[networks]]\nname = \"work\"\nopen = true\nlisten = [\"/ip4/0.0.0.0/tcp/4800\"]\n\
+                     [networks.vpn]\ntun-name = \"work0\"\npool = \"10.9.0.0/16\"\n";
     let others = ["", "qouta = \"1GB\"", "open = 1", "[table]", "listen = []", "network = \"a b\"", "quota = \"1\""];
-    others.iter().map(|text| text.as_bytes().to_vec()).chain([all.into_bytes(), vpn.into()]).collect()
+    others.iter().map(|text| text.as_bytes().to_vec()).chain([all.into_bytes(), vpn.into(), networks.into()]).collect()
 }
 
 /// A log of vouchers, as it is or with true checksums. At most its last line is left out.

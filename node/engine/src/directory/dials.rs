@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_protocol::NodeId;
 use shoal_protocol::link::LinkEffect;
 
-use super::table::PeerTable;
+use super::table::{Known, PeerTable};
 use crate::time::Jitter;
 
 /// Most bootstrap addresses.
@@ -63,19 +63,27 @@ pub(crate) struct Dials {
     /// Only of wanted peers and bootstrap addresses, and of dials under way.
     attempts: BTreeMap<Target, Attempt>,
     jitter: Jitter,
+    /// Also those who store nothing, if they listen.
+    all: bool,
 }
 
 impl Dials {
     /// Addresses may end in `/p2p/ID`; those beyond [`BOOTSTRAP_MAX`] are not used.
     pub(crate) fn new(bootstrap: &[String], jitter: Jitter) -> Self {
         let bootstrap = bootstrap.iter().take(BOOTSTRAP_MAX).map(|text| parse(text)).collect();
-        Self { bootstrap, wanted: BTreeSet::new(), attempts: BTreeMap::new(), jitter }
+        Self { bootstrap, wanted: BTreeSet::new(), attempts: BTreeMap::new(), jitter, all: false }
+    }
+
+    /// From now on whoever listens is dialled, whether it stores or not.
+    pub(crate) const fn want_all(&mut self) {
+        self.all = true;
     }
 
     /// Chooses again whom to stay connected to; call it when peers came or went.
     pub(crate) fn choose(&mut self, table: &PeerTable) {
-        let storing = table.iter().filter(|(_, known)| known.record.stores && !known.record.addresses.is_empty());
-        let mut ranked: Vec<_> = storing.map(|(node, known)| (known.rank(), *node)).collect();
+        let is_wanted = |known: &Known| (self.all || known.record.stores) && !known.record.addresses.is_empty();
+        let wanted = table.iter().filter(|(_, known)| is_wanted(known));
+        let mut ranked: Vec<_> = wanted.map(|(node, known)| (known.rank(), *node)).collect();
         ranked.sort_unstable();
         self.wanted = ranked.into_iter().take(WANTED_MAX).map(|(_, node)| node).collect();
         let (wanted, bootstrap) = (&self.wanted, &self.bootstrap);

@@ -93,6 +93,14 @@ impl Directory {
         }
     }
 
+    /// As [`Self::new`], of a network in which nobody need store: whoever listens is dialled.
+    #[must_use]
+    pub fn of_all(local: NodeId, network: NetworkId, bootstrap: &[String], seed: u64) -> Self {
+        let mut directory = Self::new(local, network, bootstrap, seed);
+        directory.dials.want_all();
+        directory
+    }
+
     /// The node's own record, passed on with the others.
     pub fn set_own(&mut self, signed: Signed) {
         self.own = Some(signed);

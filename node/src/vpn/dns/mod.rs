@@ -3,7 +3,9 @@
 //!
 //! - `desk`: what the control task tells it of names and addresses, and what is kept of the own name.
 //! - `server`: sockets, datagrams, connections, their bounds. `forward`: what is asked of others.
-//! - [`super::system::resolver`]: how programs come to ask here.
+//! - `leads`, with [`super::system::resolver`]: how programs come to ask here.
+//!
+//! Where a node is in several networks, each has its server, and each answers programs for all of them.
 //!
 //! Programs reach it by the IPv6 address, which never changes, and by the IPv4 address while there is one; what they send
 //! there never leaves the machine. Members reach it under these addresses as well, and are refused: a member has a name
@@ -13,11 +15,11 @@
 
 mod desk;
 mod forward;
+mod leads;
 mod server;
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use shoal_engine::mesh::names::Zone;
 use shoal_protocol::mesh::name::HostLabel;
@@ -25,11 +27,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use desk::Desk;
+use leads::Before;
+pub(crate) use leads::{Leads, Led};
 use server::Server;
 
+use super::machine::{Machine, Slot};
 use super::system::netlink::Netlink;
-use super::system::resolver::{self, Asks, Nameserver, ResolvConf, ResolverError, Way};
-use super::system::state::{Journal, Made};
+use super::system::resolver::{self, Asks, Nameserver};
 use crate::problem::with_causes;
 
 /// Where servers of the system answer.
@@ -69,65 +73,26 @@ pub(crate) struct Told {
     pub(crate) others: watch::Receiver<Others>,
 }
 
-/// How programs are led here, until they are led back.
-#[derive(Debug)]
-struct Led {
-    way: Way,
-    interface: String,
-    own: Ipv6Addr,
-    domains: Vec<String>,
-}
-
-impl Led {
-    /// Programs ask here about our domains, or about all. Blocks.
-    fn lead(&self, asks: Asks) -> Result<(), ResolverError> {
-        let server = resolver::Server { interface: &self.interface, address: self.own, domains: &self.domains };
-        match &self.way {
-            Way::Resolved(resolved) => resolved.register(&server, asks),
-            Way::File(conf) => conf.install(self.own, asks),
-        }
-    }
-}
-
-/// Shared by whoever leads programs anew and whoever leads them back; none after the latter.
-type LedOnce = Arc<Mutex<Option<Led>>>;
-
 /// The running name server, and what was done so that programs ask it.
 #[derive(Debug)]
 pub(crate) struct Dns {
     /// The server, and who leads programs anew.
     tasks: Vec<JoinHandle<()>>,
-    led: LedOnce,
+    machine: Arc<Machine>,
+    slot: Slot,
 }
 
 impl Dns {
-    /// Undoes what a run before left of this in the system; with the others of the journal where all is undone anyway.
-    pub(crate) fn clear(journal: &mut Journal, netlink: &mut Netlink) {
-        match journal.undo(netlink, |made| matches!(made, Made::Resolver(_))) {
-            Ok(undone) => {
-                for failed in undone.iter().filter_map(|one| one.result.as_ref().err()) {
-                    tracing::warn!(error = %with_causes(failed), "the system's resolver is not as it was");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %with_causes(&error), "the system's resolver is not looked at");
-            }
-        }
-    }
-
     /// Opens the sockets and leads programs here. What cannot be had is said in the log, and costs names alone: none where
     /// the port is taken or the process may not have it; no programs that ask by themselves where the system has no way.
     pub(crate) fn start(
-        interface: &str,
-        own: Ipv6Addr,
+        (interface, own): (&str, Ipv6Addr),
         told: Told,
-        journal: &mut Journal,
-        netlink: &mut Netlink,
-        data: &Path,
+        (machine, slot): (&Arc<Machine>, Slot),
     ) -> Option<Self> {
         let domains = told.zone.borrow().domains();
-        let others = told.others.clone();
-        let server = match Server::open(own, told) {
+        let (zone, others) = (told.zone.clone(), told.others.clone());
+        let server = match Server::open(own, told, (Arc::clone(machine), slot)) {
             Ok(server) => server,
             Err(error) => {
                 tracing::warn!(
@@ -138,36 +103,31 @@ impl Dns {
                 return None;
             }
         };
-        let led = Way::find(Path::new(ResolvConf::PATH), data).and_then(|way| {
-            let led = Led { way, interface: interface.to_owned(), own, domains };
-            let before = lead(&led, asks(*others.borrow()), journal, netlink)?;
-            Ok((led, before))
-        });
-        let (led, before) = match led {
-            Ok((led, before)) => (Some(led), before),
+        machine.set_zone(slot, Some(zone));
+        let led = Led { interface: interface.to_owned(), own, domains, asks: asks(*others.borrow()) };
+        let led = machine.leads().add(slot, led, machine);
+        let before = match led {
+            Ok(Before::Resolved) => vec![resolver::RESOLVED],
+            Ok(Before::Servers(servers)) => places(&servers),
             Err(error) => {
                 tracing::warn!(
                     error = %with_causes(&error), server = %own,
                     "programs of this machine are not led to the names of the private network; name the server in your \
                      resolver's own configuration, for the domain shoal.internal"
                 );
-                (None, Vec::new())
+                Vec::new()
             }
         };
-        let led = Arc::new(Mutex::new(led));
         let before = before.into_iter().filter(|server| server.ip() != own).collect();
-        let tasks = vec![tokio::spawn(server.run(before)), tokio::spawn(follow(Arc::clone(&led), others))];
-        Some(Self { tasks, led })
+        let follows = follow((Arc::clone(machine), slot), others);
+        let tasks = vec![tokio::spawn(server.run(before)), tokio::spawn(follows)];
+        Some(Self { tasks, machine: Arc::clone(machine), slot })
     }
 
-    /// Leads programs back to where they asked before, then closes the sockets. Blocks. What systemd-resolved was told of
-    /// the device goes with that.
-    pub(crate) fn stop(self, journal: &mut Journal, netlink: &mut Netlink) {
-        // Taken: nobody leads programs here again.
-        let led = self.led.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if led.is_some_and(|led| matches!(led.way, Way::File(_))) {
-            Self::clear(journal, netlink);
-        }
+    /// Leads programs back to where they asked before, or to the servers of other networks, then closes the sockets. Blocks.
+    pub(crate) fn stop(self) {
+        self.machine.leads().remove(self.slot, &self.machine);
+        self.machine.set_zone(self.slot, None);
         for task in &self.tasks {
             task.abort();
         }
@@ -183,18 +143,15 @@ const fn asks(others: Others) -> Asks {
 }
 
 /// Leads programs anew whenever it changes what they are to ask here.
-async fn follow(led: LedOnce, mut others: watch::Receiver<Others>) {
+async fn follow((machine, slot): (Arc<Machine>, Slot), mut others: watch::Receiver<Others>) {
     let mut now = asks(*others.borrow_and_update());
     while others.changed().await.is_ok() {
         let new = asks(*others.borrow_and_update());
         if std::mem::replace(&mut now, new) == new {
             continue;
         }
-        let led = Arc::clone(&led);
-        let leading = tokio::task::spawn_blocking(move || {
-            let led = led.lock().unwrap_or_else(PoisonError::into_inner);
-            led.as_ref().map_or(Ok(()), |led| led.lead(new))
-        });
+        let machine = Arc::clone(&machine);
+        let leading = tokio::task::spawn_blocking(move || machine.leads().ask(slot, new));
         if let Ok(Err(error)) = leading.await {
             tracing::warn!(
                 error = %with_causes(&error),
@@ -204,19 +161,13 @@ async fn follow(led: LedOnce, mut others: watch::Receiver<Others>) {
     }
 }
 
-/// Leads programs to the server; the servers they asked before, where it has to ask those for them.
-fn lead(led: &Led, asks: Asks, journal: &mut Journal, netlink: &mut Netlink) -> Result<Vec<SocketAddr>, ResolverError> {
-    match &led.way {
-        Way::Resolved(_) => {
-            led.lead(asks)?;
-            Ok(vec![resolver::RESOLVED])
-        }
-        Way::File(conf) => {
-            let before = conf.nameservers()?;
-            conf.keep()?;
-            journal.note(&[Made::Resolver(conf.clone())])?;
-            led.lead(asks).inspect_err(|_| Dns::clear(journal, netlink))?;
-            Ok(before.iter().filter_map(|server| place(server, netlink)).collect())
+/// Where these servers are.
+fn places(servers: &[Nameserver]) -> Vec<SocketAddr> {
+    match Netlink::open() {
+        Ok(mut netlink) => servers.iter().filter_map(|server| place(server, &mut netlink)).collect(),
+        Err(error) => {
+            tracing::warn!(error = %with_causes(&error), "the servers of other domains are not found");
+            Vec::new()
         }
     }
 }

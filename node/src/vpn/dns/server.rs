@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_engine::mesh::names::answer::{QUERY_MAX, refusal};
-use shoal_engine::mesh::names::{Asked, Over, Reply, answer};
+use shoal_engine::mesh::names::{Asked, Over, Reply, answer_among};
 use shoal_engine::mesh::qos::bucket::{Bucket, Rate};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Others, PORT, Told, forward};
+use crate::vpn::machine::{Machine, Slot};
 
 /// Questions to others under way at once: with 64 KiB each for an answer 4 MiB.
 const FORWARDS_MAX: usize = 64;
@@ -71,6 +72,8 @@ impl Places {
 struct Shared {
     own: Ipv6Addr,
     told: Told,
+    /// Where the names of the other networks of this machine are, for its programs.
+    machine: (Arc<Machine>, Slot),
     /// Whom this machine asked before.
     before: Vec<SocketAddr>,
     own_places: Places,
@@ -97,7 +100,9 @@ impl Shared {
             return refused();
         }
         let zone = Arc::clone(&self.told.zone.borrow());
-        match answer(query, &zone, over) {
+        let (machine, slot) = &self.machine;
+        let others = if asker == Asker::Own { machine.other_zones(*slot) } else { Vec::new() };
+        match answer_among(query, &zone, &others, over) {
             Reply::Answer(_) if asker == Asker::Guest => refused(),
             reply => reply,
         }
@@ -139,6 +144,7 @@ impl Shared {
 pub(super) struct Server {
     own: Ipv6Addr,
     told: Told,
+    machine: (Arc<Machine>, Slot),
     sockets: (UdpSocket, TcpListener),
 }
 
@@ -147,16 +153,17 @@ impl Server {
     ///
     /// # Errors
     /// Of the system: the port is taken, or not for this process.
-    pub(super) fn open(own: Ipv6Addr, told: Told) -> io::Result<Self> {
-        Ok(Self { own, told, sockets: sockets(IpAddr::V6(own))? })
+    pub(super) fn open(own: Ipv6Addr, told: Told, machine: (Arc<Machine>, Slot)) -> io::Result<Self> {
+        Ok(Self { own, told, machine, sockets: sockets(IpAddr::V6(own))? })
     }
 
     /// Answers until it is aborted; on the IPv4 address as long as it is this node's. `before` is whom this machine asked
     /// before it asked here.
     pub(super) async fn run(self, before: Vec<SocketAddr>) {
-        let Self { own, told, sockets: (udp, tcp) } = self;
+        let Self { own, told, machine, sockets: (udp, tcp) } = self;
         let mut v4 = told.v4.clone();
-        let shared = Arc::new(Shared { own, told, before, own_places: Places::new(), guest_places: Places::new() });
+        let (own_places, guest_places) = (Places::new(), Places::new());
+        let shared = Arc::new(Shared { own, told, machine, before, own_places, guest_places });
         let mut always = JoinSet::new();
         always.spawn(datagrams(Arc::clone(&shared), udp));
         always.spawn(connections(Arc::clone(&shared), tcp));

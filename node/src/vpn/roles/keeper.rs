@@ -19,10 +19,9 @@ use super::system::{System, SystemError};
 use super::{PREFIXES_MAX, Roles};
 use crate::problem::with_causes;
 use crate::vpn::asked::{ReplyTo, Told};
+use crate::vpn::machine::{Machine, Slot};
 use crate::vpn::places::Overlay;
-use crate::vpn::system::Port;
 use crate::vpn::system::netlink::{Netlink, NetlinkError};
-use crate::vpn::system::sysctl;
 
 /// How long a plan that failed is left alone, milliseconds, unless something changes.
 const AGAIN_MS: u64 = 5_000;
@@ -70,9 +69,8 @@ pub(crate) struct Keeper {
     roles: Roles,
     rules: RuleBook,
     overlay: Overlay,
-    ports: BTreeSet<Port>,
-    /// Interfaces that learnt their routes from routers before this machine became one.
-    listening: BTreeSet<String>,
+    /// What this network shares with others of the node.
+    machine: (Arc<Machine>, Slot),
     /// None for a relay.
     device: Option<Device>,
     /// What the system was last asked to hold; none after a failure, when nobody knows what it holds.
@@ -88,20 +86,19 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Of these roles; `ports` are those of sockets that carry the node and have no mark.
+    /// Of these roles, in this place on the machine.
     pub(crate) fn new(
         roles: Roles,
         rules: RuleBook,
         overlay: Overlay,
-        ports: BTreeSet<Port>,
+        machine: (Arc<Machine>, Slot),
         device: Option<Device>,
     ) -> Self {
         Self {
             roles,
             rules,
             overlay,
-            ports,
-            listening: sysctl::learning_interfaces(),
+            machine,
             device,
             asked: Some(Plan::default()),
             is_busy: false,
@@ -128,7 +125,7 @@ impl Keeper {
 
     /// This machine's addresses may have changed.
     pub(crate) fn look(&mut self, netlink: &mut Netlink, network: &mut Network, env: &mut Env<'_>) {
-        self.listening.extend(sysctl::learning_interfaces());
+        let _ = self.machine.0.listening();
         let local = match local(netlink, &self.overlay) {
             Ok(local) => local,
             Err(error) => return tracing::warn!(%error, "the addresses of this machine cannot be read"),
@@ -227,6 +224,8 @@ impl Keeper {
             Change::Policy => {}
         }
         let rules = self.rules.compile(&roles).map_err(|error| not_compiled(&error))?;
+        let (machine, slot) = &self.machine;
+        machine.hold_default_route(*slot, roles.holds_default_route()).map_err(|other| exit_is_used(&other))?;
         let before = std::mem::replace(&mut self.roles, roles);
         network.handle_policy(rules, env);
         network.handle_exit(self.roles.exit);
@@ -247,7 +246,7 @@ impl Keeper {
             "it leads to as many as there may be"
         } else if prefix.is_default() {
             "that is the internet: start it with --exit-node"
-        } else if self.overlay.overlaps(prefix) {
+        } else if self.machine.0.all_overlays().overlaps(prefix) {
             "members have addresses in it"
         } else {
             return Ok(());
@@ -257,17 +256,28 @@ impl Keeper {
 
     fn facts(&self, device: &Device, network: &Network) -> Facts {
         let v4 = network.own_ipv4().map(IpAddr::V4);
+        let (machine, slot) = &self.machine;
         Facts {
             tun: (device.name.clone(), device.index),
             pools: self.overlay.prefixes().to_vec(),
             own: v4.into_iter().chain([network.own_ipv6().into()]).collect(),
             local: self.rules.local().clone(),
             led_to: network.led_to(),
-            ports: self.ports.clone(),
+            ports: machine.ports().clone(),
             lists: network.own_exit_lists(),
-            listening: self.listening.clone(),
+            listening: machine.listening(),
+            slot: slot.number(),
+            other_tuns: machine.other_tuns(*slot),
+            apart: machine.others(*slot).flat_map(Overlay::prefixes).collect(),
         }
     }
+}
+
+/// What is said of a second exit.
+fn exit_is_used(other: &str) -> Complaint {
+    let what = format!("the network {other} leads everything through an exit already");
+    let next = format!("shoal vpn --network {other} exit use off, and repeat");
+    Complaint::new(Code::Refused, what, "a machine has one default route", next)
 }
 
 fn not_compiled(error: &RulesError) -> Complaint {

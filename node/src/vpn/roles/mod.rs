@@ -56,6 +56,11 @@ impl Roles {
         exit.map_or(Others::Nobody, |exit| Others::Exit(overlay(network, &PeerHash::of(&exit))))
     }
 
+    /// Whether everything that has no way of its own leaves this machine through an exit.
+    pub(crate) fn holds_default_route(&self) -> bool {
+        self.exit != ExitUse::Off && self.only.is_empty()
+    }
+
     /// What this node announces to others.
     pub(crate) fn announced(&self) -> Vec<Prefix> {
         let everything = if self.is_exit { &plan::EVERYTHING[..] } else { &[] };

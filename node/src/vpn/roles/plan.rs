@@ -5,7 +5,8 @@
 //!
 //! 1. those of sockets that carry the tunnel, by mark or by port: as if there were no tunnel;
 //! 2. those the machine's own routes are for, its default route left out: the same;
-//! 3. all others: the table of the network, into the tunnel; what it does not have, as if there were no tunnel.
+//! 3. those the table of a network has a route for, each network's in turn: into its tunnel;
+//! 4. all others: into the tunnel of the network whose exit is used, if one is; else as if there were no tunnel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,9 +28,12 @@ pub(crate) const MARK: u32 = 0x5368_6f61;
 /// The first number of the tables; the interface's number is added, which tells networks of one machine apart.
 const TABLES: u32 = 0x5368_0000;
 /// Priorities of the rules, before `main` (32766) and what is usual around it.
+/// A network's place among those of its node is added: the kernel tells rules apart, and one network's are not another's.
 const BY_PORT: u32 = 5270;
 const OWN_ROUTES: u32 = 5280;
 const INTO_TABLE: u32 = 5290;
+/// After the tables of all networks: what leads everywhere does not hide what another network leads to.
+const THE_REST: u32 = 5300;
 /// The metric of the routes: 1024 is what IPv6 has where none is named.
 const METRIC: NonZeroU32 = NonZeroU32::new(1024).unwrap();
 
@@ -56,6 +60,12 @@ pub(crate) struct Facts {
     pub(crate) lists: (Vec<Prefix>, Vec<Prefix>),
     /// Interfaces that learn their routes from routers as long as this machine is none.
     pub(crate) listening: BTreeSet<String>,
+    /// The place of this network among those of the node, less than ten.
+    pub(crate) slot: u8,
+    /// Devices of the node's other networks.
+    pub(crate) other_tuns: Vec<String>,
+    /// Where members of the node's other networks have addresses.
+    pub(crate) apart: Vec<Prefix>,
 }
 
 /// What is to be.
@@ -73,6 +83,12 @@ pub(crate) const fn table(index: u32) -> u32 {
     TABLES.saturating_add(index)
 }
 
+/// Which place among the networks of its node a rule is of; none if it is no rule of a network.
+pub(crate) fn slot_of(rule: &Rule) -> Option<u8> {
+    let is_ours = (BY_PORT..THE_REST.saturating_add(10)).contains(&rule.priority);
+    is_ours.then(|| u8::try_from(rule.priority % 10).unwrap_or(0))
+}
+
 /// See the head of this file.
 pub(crate) fn plan(roles: &Roles, facts: &Facts) -> Plan {
     let routes = routes(roles, facts);
@@ -81,7 +97,7 @@ pub(crate) fn plan(roles: &Roles, facts: &Facts) -> Plan {
         kill_switch: (roles.kill_switch && roles.exit != ExitUse::Off).then(|| kill_switch(roles, facts)),
         switches: switches(roles, facts, leads),
         exit: leads.then(|| exit(roles, facts)),
-        rules: if routes.is_empty() { BTreeSet::new() } else { rules(facts) },
+        rules: if routes.is_empty() { BTreeSet::new() } else { rules(facts, &routes) },
         routes,
     }
 }
@@ -104,12 +120,12 @@ fn routes(roles: &Roles, facts: &Facts) -> BTreeSet<Route> {
     routes
 }
 
-fn rules(facts: &Facts) -> BTreeSet<Rule> {
+fn rules(facts: &Facts, routes: &BTreeSet<Route>) -> BTreeSet<Rule> {
     let mut rules = BTreeSet::new();
     for family in [Family::V4, Family::V6] {
         let rule = |priority, table| Rule {
             family,
-            priority,
+            priority: priority + u32::from(facts.slot),
             table,
             mark: None,
             inverted: false,
@@ -120,13 +136,18 @@ fn rules(facts: &Facts) -> BTreeSet<Rule> {
         let by_port = facts.ports.iter().map(|port| Rule { source_port: Some(*port), ..rule(BY_PORT, MAIN) });
         rules.extend(by_port);
         rules.insert(Rule { suppress_prefix_length: Some(0), ..rule(OWN_ROUTES, MAIN) });
-        rules.insert(Rule { mark: Some(MARK), inverted: true, ..rule(INTO_TABLE, table(facts.tun.1)) });
+        let into = |priority| Rule { mark: Some(MARK), inverted: true, ..rule(priority, table(facts.tun.1)) };
+        rules.insert(Rule { suppress_prefix_length: Some(0), ..into(INTO_TABLE) });
+        if routes.iter().any(|route| route.to.is_default()) {
+            rules.insert(into(THE_REST));
+        }
     }
     rules
 }
 
 fn kill_switch(roles: &Roles, facts: &Facts) -> KillSwitch {
-    KillSwitch { tuns: vec![facts.tun.0.clone()], mark: MARK, ports: facts.ports.clone(), allow: roles.bypass.clone() }
+    let tuns = [&facts.tun.0].into_iter().chain(&facts.other_tuns).cloned().collect();
+    KillSwitch { tuns, mark: MARK, ports: facts.ports.clone(), allow: roles.bypass.clone() }
 }
 
 /// Who passes packets on forwards both families, but goes on learning its own routes from routers. Who sends through an
@@ -157,7 +178,14 @@ fn exit(roles: &Roles, facts: &Facts) -> ExitRules {
     } else {
         EVERYTHING.to_vec()
     };
-    ExitRules { tun: facts.tun.0.clone(), sources: facts.pools.clone(), allow, deny, inbound: roles.advertised.clone() }
+    ExitRules {
+        tun: facts.tun.0.clone(),
+        sources: facts.pools.clone(),
+        apart: facts.apart.clone(),
+        allow,
+        deny,
+        inbound: roles.advertised.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +210,9 @@ mod tests {
             ports: BTreeSet::from([Port::Udp(4700)]),
             lists: (vec![prefix("192.168.7.0/24")], vec![prefix("203.0.113.0/24")]),
             listening: BTreeSet::from(["eth0".to_owned()]),
+            slot: 0,
+            other_tuns: vec![],
+            apart: vec![],
         }
     }
 
@@ -197,6 +228,30 @@ mod tests {
         assert_eq!(tables, [(BY_PORT, 254), (OWN_ROUTES, 254), (INTO_TABLE, table(7))]);
         let nothing = Facts { led_to: vec![], ..facts() };
         assert_eq!(super::plan(&Roles::default(), &nothing), Plan::default());
+    }
+
+    #[test]
+    fn networks_of_one_machine_share_no_rule_and_an_exit_hides_none_of_them() {
+        let exit = Roles { exit: ExitUse::Auto, kill_switch: true, ..Roles::default() };
+        let other = Facts {
+            tun: ("shoal1".into(), 8),
+            slot: 1,
+            other_tuns: vec!["shoal0".into()],
+            apart: vec![prefix("10.9.0.0/16")],
+            ..facts()
+        };
+        let (one, two) = (plan(&Roles::default(), &facts()), plan(&exit, &other));
+        assert!(one.rules.is_disjoint(&two.rules) && one.routes.is_disjoint(&two.routes));
+        assert!(one.rules.iter().all(|rule| slot_of(rule) == Some(0)));
+        assert!(two.rules.iter().all(|rule| slot_of(rule) == Some(1)));
+        let last =
+            |plan: &Plan| plan.rules.iter().map(|rule| (rule.priority, rule.suppress_prefix_length)).max().unwrap();
+        assert_eq!((last(&one), last(&two)), ((INTO_TABLE, Some(0)), (THE_REST + 1, None)));
+        assert_eq!(two.kill_switch.unwrap().tuns, ["shoal1", "shoal0"]);
+        let router = plan(&Roles { is_exit: true, ..Roles::default() }, &other);
+        assert_eq!(router.exit.unwrap().apart, [prefix("10.9.0.0/16")]);
+        let strange = Rule { priority: 32_766, ..*one.rules.first().unwrap() };
+        assert_eq!(slot_of(&strange), None);
     }
 
     #[test]

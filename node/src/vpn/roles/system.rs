@@ -1,14 +1,15 @@
 //! Brings the system from one plan to the next: what is new is noted in the journal and made, the kill switch first; what
 //! is no longer wanted is undone, the kill switch last. It decides on nothing.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use shoal_protocol::NetworkId;
 
 use super::plan::{self, Plan};
+use crate::vpn::machine::{Machine, Slot};
 use crate::vpn::system::firewall::{FirewallError, Nft, Ruleset, Table};
 use crate::vpn::system::netlink::{Netlink, NetlinkError};
-use crate::vpn::system::state::{Journal, JournalError, Made, UndoError};
+use crate::vpn::system::state::{JournalError, Made, UndoError};
 use crate::vpn::system::sysctl::{Switch, SysctlError};
 
 /// Why the system does not hold what it should.
@@ -49,10 +50,11 @@ impl SystemError {
     }
 }
 
-/// The system as one network changes it.
+/// The system as one network changes it. Once it is undone, or dropped, nothing more is changed by it.
 #[derive(Debug)]
 pub(crate) struct System {
-    journal: Journal,
+    machine: Arc<Machine>,
+    slot: Slot,
     netlink: Netlink,
     /// The number of the table of routes.
     table: u32,
@@ -60,27 +62,42 @@ pub(crate) struct System {
     kill_switch: Table,
     /// What stands.
     held: Plan,
+    /// It is undone.
+    is_over: bool,
 }
 
 impl System {
-    /// Undoes what an earlier run of this data directory left; a kill switch that is wanted again stays meanwhile.
+    /// Undoes what an earlier run of this node left; a kill switch that is wanted again stays meanwhile.
     ///
     /// # Errors
     /// [`SystemError`].
     pub(crate) fn open(
-        data: &Path,
+        (machine, slot): (&Arc<Machine>, Slot),
         network: &NetworkId,
         index: u32,
-        keeps_kill_switch: bool,
     ) -> Result<Self, SystemError> {
-        let (mut journal, mut netlink) = (Journal::open(data)?, Netlink::open()?);
-        let undone = journal.undo(&mut netlink, |made| !(keeps_kill_switch && made.is_kill_switch()))?;
-        if let Some(error) = undone.into_iter().find_map(|one| one.result.err()) {
-            return Err(SystemError::Undo(error));
-        }
         let tag = network.tag();
         let (exit, kill_switch) = (Table::exit(&tag)?, Table::kill_switch(&tag)?);
-        Ok(Self { journal, netlink, table: plan::table(index), exit, kill_switch, held: Plan::default() })
+        let machine = Arc::clone(machine);
+        let (netlink, table) = (Netlink::open()?, plan::table(index));
+        let held = Plan::default();
+        let mut system = Self { machine, slot, netlink, table, exit, kill_switch, held, is_over: true };
+        let own = system.own();
+        system.machine.enter(slot, &mut system.netlink, own)?;
+        system.is_over = false;
+        Ok(system)
+    }
+
+    /// What is this network's alone.
+    fn own(&self) -> impl Fn(&Made) -> bool + use<> {
+        let (slot, table) = (self.slot, self.table);
+        let tables = [self.exit.clone(), self.kill_switch.clone()];
+        move |made| match made {
+            Made::RouteTable(made) => *made == table,
+            Made::Rule(rule) => plan::slot_of(rule) == Some(slot.number()),
+            Made::Firewall(made) => tables.contains(made),
+            Made::Interface { .. } | Made::Route(_) | Made::Switch(_) | Made::Resolver(_) => false,
+        }
     }
 
     /// Makes the system hold `wanted`. What was made before a failure stands, and the next call goes on from there.
@@ -88,6 +105,9 @@ impl System {
     /// # Errors
     /// [`SystemError`], the first.
     pub(crate) fn apply(&mut self, wanted: &Plan) -> Result<(), SystemError> {
+        if self.is_over {
+            return Ok(());
+        }
         self.guard(wanted)?;
         self.switch_on(wanted)?;
         self.open_exit(wanted)?;
@@ -97,31 +117,28 @@ impl System {
         self.unguard(wanted)
     }
 
-    /// The journal and the socket to the kernel's tables, for what else has to be undone.
-    pub(crate) const fn parts(&mut self) -> (&mut Journal, &mut Netlink) {
-        (&mut self.journal, &mut self.netlink)
-    }
-
-    /// Undoes everything.
+    /// Undoes everything that no other network needs.
     ///
     /// # Errors
     /// [`SystemError`], the first; the rest is undone.
     pub(crate) fn undo(&mut self) -> Result<(), SystemError> {
+        if std::mem::replace(&mut self.is_over, true) {
+            return Ok(());
+        }
         self.held = Plan::default();
-        self.undo_those(|_| true)
+        // What leads into the tunnel goes first, and the kill switch after it: the journal is undone from its end.
+        let own = self.own();
+        let undone = self.undo_those(own);
+        undone.and(self.machine.leave(self.slot, &mut self.netlink))
     }
 
     fn undo_those(&mut self, which: impl Fn(&Made) -> bool) -> Result<(), SystemError> {
-        let undone = self.journal.undo(&mut self.netlink, which)?;
-        match undone.into_iter().find_map(|one| one.result.err()) {
-            Some(error) => Err(SystemError::Undo(error)),
-            None => Ok(()),
-        }
+        self.machine.undo(&mut self.netlink, which)
     }
 
     fn install(&mut self, table: &Table, ruleset: &Ruleset) -> Result<(), SystemError> {
         let nft = Nft::find()?;
-        self.journal.note(&[Made::Firewall(table.clone())])?;
+        self.machine.note(&[Made::Firewall(table.clone())])?;
         Ok(nft.install(ruleset)?)
     }
 
@@ -138,7 +155,8 @@ impl System {
 
     fn unguard(&mut self, wanted: &Plan) -> Result<(), SystemError> {
         if wanted.kill_switch.is_none() && self.held.kill_switch.take().is_some() {
-            self.undo_those(Made::is_kill_switch)?;
+            let table = self.kill_switch.clone();
+            self.undo_those(|made| matches!(made, Made::Firewall(made) if *made == table))?;
         }
         Ok(())
     }
@@ -150,14 +168,12 @@ impl System {
             if self.held.switches.get(switch) == Some(value) {
                 continue;
             }
-            let before = match switch.before() {
-                Ok(before) => before,
+            match self.machine.switch_on(self.slot, switch, value) {
+                Ok(()) => {}
                 // IPv6 is switched off, or the interface went.
-                Err(SysctlError::Missing(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            self.journal.note(&[Made::Switch(before)])?;
-            switch.set(value)?;
+                Err(SystemError::Switch(SysctlError::Missing(_))) => continue,
+                Err(error) => return Err(error),
+            }
             self.held.switches.insert(switch.clone(), value);
         }
         Ok(())
@@ -168,7 +184,7 @@ impl System {
             self.held.switches.keys().filter(|switch| !wanted.switches.contains_key(switch)).cloned().collect();
         for switch in old {
             self.held.switches.remove(&switch);
-            self.undo_those(|made| matches!(made, Made::Switch(before) if before.switch == switch))?;
+            self.machine.switch_back(self.slot, &mut self.netlink, &switch)?;
         }
         Ok(())
     }
@@ -192,7 +208,7 @@ impl System {
     /// Routes before the rules that lead to them, and away after these.
     fn steer(&mut self, wanted: &Plan) -> Result<(), SystemError> {
         if !wanted.routes.is_empty() {
-            self.journal.note(&[Made::RouteTable(self.table)])?;
+            self.machine.note(&[Made::RouteTable(self.table)])?;
         }
         let old: Vec<_> = self.held.routes.difference(&wanted.routes).copied().collect();
         let new: Vec<_> = wanted.routes.difference(&self.held.routes).copied().collect();
@@ -207,7 +223,7 @@ impl System {
             self.held.routes.insert(route);
         }
         for rule in wanted.rules.difference(&self.held.rules.clone()) {
-            self.journal.note(&[Made::Rule(*rule)])?;
+            self.machine.note(&[Made::Rule(*rule)])?;
             self.netlink.add_rule(rule)?;
             self.held.rules.insert(*rule);
         }
@@ -220,5 +236,14 @@ impl System {
             self.held.routes.remove(route);
         }
         Ok(())
+    }
+}
+
+/// What is not undone stays in the journal, a kill switch in the firewall: nothing is set free because something failed.
+impl Drop for System {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.machine.forget(self.slot);
+        }
     }
 }

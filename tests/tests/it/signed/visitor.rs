@@ -64,6 +64,7 @@ impl Place {
             listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
             bootstrap: vec![],
             network: self.network,
+            name: "signed".into(),
             quota: Some(64 << 20),
             allow: vec![node_of(&key(MEMBER)), node_of(&key(OTHER_MEMBER))],
             open: false,
@@ -71,6 +72,7 @@ impl Place {
             voucher_issuers: vec![node_of(&key(ISSUER))],
             domain: None,
             vpn: None,
+            networks: vec![],
         };
         self.node = Some(Node::start(config).await.unwrap());
     }

@@ -10,6 +10,7 @@ mod forwarded;
 mod line;
 mod loss;
 mod names;
+mod networks;
 mod offloads;
 mod order;
 mod qos;

@@ -95,6 +95,15 @@ fn a_node_whose_device_or_port_is_taken_stores_on() {
     assert_eq!(space.tables().unwrap(), before, "the device went with the attempt");
 }
 
+/// A link of somebody else's that is up and changes nothing by itself.
+pub(super) fn link(space: &Space, name: &str) {
+    space.ip(&format!("link add {name} type veth peer name far-{name}")).unwrap();
+    for end in [name, &format!("far-{name}")] {
+        space.ip(&format!("link set {end} addrgenmode none")).unwrap();
+        space.ip(&format!("link set {end} up")).unwrap();
+    }
+}
+
 #[test]
 fn a_node_whose_pool_is_somebody_elses_stores_on_and_takes_another_pool() {
     if !is_possible("a_node_whose_pool_is_somebody_elses_stores_on_and_takes_another_pool") {
@@ -102,8 +111,7 @@ fn a_node_whose_pool_is_somebody_elses_stores_on_and_takes_another_pool() {
     }
     let space = Space::new().unwrap();
     let room = tempfile::tempdir().unwrap();
-    space.ip("link add other0 type bridge").unwrap();
-    space.ip("link set other0 up").unwrap();
+    link(&space, "other0");
     let tun = ["--tun-name", DEVICE];
     // An address of the machine, a route somebody made in a table of their own, and one that covers the pool.
     for (make, undo, pool) in [

@@ -20,7 +20,7 @@ use crate::report::Outcome;
 use crate::session::variable;
 
 pub(crate) async fn run(common: &Common, args: VpnArgs) -> Result<Outcome, Problem> {
-    let node = LocalNode::find(args.node.as_deref(), variable)?;
+    let node = LocalNode::find(args.node.as_deref(), variable)?.about(common.network.clone());
     match args.command {
         VpnCommand::Status => shown::<view::Status>(&node, Request::VpnStatus {}, tables::status).await,
         VpnCommand::Peers => shown::<view::Peers>(&node, Request::VpnPeers {}, tables::peers).await,

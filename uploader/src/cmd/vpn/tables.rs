@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use shoal_protocol::local::ExitName;
 use shoal_protocol::local::view::{
-    Candidate, Carrier, Peer, Peers, Ping, Pings, Reach, Roles, RouteState, Routes, Standing, Stats, Status, Way, Why,
+    Beside, BesideState, Candidate, Carrier, Peer, Peers, Ping, Pings, Reach, Roles, RouteState, Routes, Standing,
+    Stats, Status, Way, Why,
 };
 use shoal_protocol::{ByteCount, NodeId};
 
@@ -69,6 +70,24 @@ pub(super) fn status(status: &Status) -> String {
         ("carriers", plain(&status.carriers)),
         ("members", members),
     ]) + &roles(&status.roles)
+        + &beside(&status.networks)
+}
+
+/// The lines of the node's other networks, by the names they are asked about with `--network`.
+fn beside(networks: &[Beside]) -> String {
+    let mut lines = Vec::new();
+    for network in networks {
+        let state = match network.state {
+            BesideState::On => network.interface.as_deref().map_or_else(|| "relays only".to_owned(), plain),
+            BesideState::Down => "down".to_owned(),
+            BesideState::Failed => network.problem.as_deref().map_or_else(|| "failed".to_owned(), plain),
+        };
+        let ipv4 = network.ipv4.map(|address| address.to_string());
+        let own = ipv4.into_iter().chain(network.ipv6.map(|address| address.to_string()));
+        let told = [plain(&network.name), state].into_iter().chain(own).collect::<Vec<_>>();
+        lines.push(("beside", told.join("  ")));
+    }
+    facts(&lines)
 }
 
 /// The lines of what differs from a plain member.

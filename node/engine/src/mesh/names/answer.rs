@@ -4,12 +4,14 @@
 //! Whatever a question holds, its answer is one message of at most [`ANSWER_MAX`] bytes. What is no question, or is an
 //! answer itself, is answered by nothing at all, so that two servers never talk to each other without an end.
 
+use std::sync::Arc;
+
 use hickory_proto::op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
-use super::ask::{Meaning, There, meaning};
+use super::ask::{Meaning, There, is_of, meaning};
 use super::forward::Asked;
 use super::zone::{DOMAIN, Member, Zone};
 
@@ -52,6 +54,13 @@ pub enum Reply {
 /// See the head of this file.
 #[must_use]
 pub fn answer(query: &[u8], zone: &Zone, over: Over) -> Reply {
+    answer_among(query, zone, &[], over)
+}
+
+/// As [`answer`]. `others` are zones of further networks of this machine: a name of theirs is answered as their
+/// own servers do, everything else as if they were not there.
+#[must_use]
+pub fn answer_among(query: &[u8], zone: &Zone, others: &[Arc<Zone>], over: Over) -> Reply {
     let asked = match read(query) {
         Ok(asked) => asked,
         Err(None) => return Reply::Silence,
@@ -62,6 +71,8 @@ pub fn answer(query: &[u8], zone: &Zone, over: Over) -> Reply {
     // A label that is no text is none of ours, wherever it stands.
     let Some(texts) = texts else { return Reply::Elsewhere(asked) };
     let labels: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let owner = if is_of(&labels, zone) { None } else { others.iter().find(|other| is_of(&labels, other)) };
+    let zone = owner.map_or(zone, Arc::as_ref);
     let Meaning::Ours { apex, there } = meaning(&labels, zone) else { return Reply::Elsewhere(asked) };
     if asked.question.query_class() != DNSClass::IN {
         return said(asked.reply(ResponseCode::Refused));

@@ -51,6 +51,15 @@ pub(super) fn meaning<'a>(labels: &[&str], zone: &'a Zone) -> Meaning<'a> {
     }
 }
 
+/// Whether a name is of this network, and of no other.
+pub(super) fn is_of(labels: &[&str], zone: &Zone) -> bool {
+    match labels {
+        [.., network, domain, top] if [*domain, *top] == DOMAIN => zone.is_network(network),
+        [domain, top] if [*domain, *top] == DOMAIN => false,
+        _ => matches!(meaning(labels, zone), Meaning::Ours { .. }),
+    }
+}
+
 /// Names under the domain of all networks. Those of other networks are not asked elsewhere: nobody but their members
 /// knows them, and the name of a member says who is spoken to.
 fn named<'a>(inner: &[&str], zone: &'a Zone) -> (usize, There<'a>) {

@@ -26,7 +26,7 @@ pub mod table;
 mod tests;
 pub mod zone;
 
-pub use answer::{Over, Reply, answer};
+pub use answer::{Over, Reply, answer, answer_among};
 pub use forward::Asked;
 pub use table::{NameEffect, Names};
 pub use zone::{Member, Zone, network_label};

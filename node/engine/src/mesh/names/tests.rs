@@ -46,6 +46,43 @@ fn query(name: &str, kind: RecordType) -> Message {
     message
 }
 
+#[test]
+fn a_machine_in_two_networks_answers_for_both_and_each_says_no_for_itself() {
+    let other = NetworkId::from_bytes([9; 32]);
+    let pool = Pool::new("10.9.0.0/16".parse().unwrap()).unwrap();
+    let there = Member {
+        node: node(5),
+        v4: Some(Ipv4Addr::new(10, 9, 0, 5)),
+        v6: overlay(&other, &PeerHash::of(&node(5))),
+        label: Some("box".parse().unwrap()),
+        is_guest: false,
+    };
+    let others = [std::sync::Arc::new(Zone::new(&other, Some("work"), &pool, &node(1), vec![there.clone()], 3))];
+    let told = |name: &str, kind, others: &[std::sync::Arc<Zone>]| {
+        let bytes = query(name, kind).to_vec().unwrap();
+        match answer_among(&bytes, &zone(), others, Over::Udp) {
+            Reply::Answer(bytes) => Some(Message::from_vec(&bytes).unwrap()),
+            Reply::Elsewhere(_) | Reply::Silence => None,
+        }
+    };
+    let data = |name: &str, kind| told(name, kind, &others).unwrap().answers[0].data.clone();
+    let own = |name: &str, kind| told(name, kind, &[]).unwrap().answers[0].data.clone();
+    assert_eq!(data("box.work.shoal.internal.", RecordType::AAAA), RData::AAAA(there.v6.into()));
+    assert_eq!(data("nas.home.shoal.internal.", RecordType::A), own("nas.home.shoal.internal.", RecordType::A));
+    for address in [IpAddr::V4(there.v4.unwrap()), IpAddr::V6(there.v6)] {
+        let name = Name::from(address).to_ascii();
+        assert_eq!(data(&name, RecordType::PTR).to_string(), "box.work.shoal.internal.");
+        assert!(told(&name, RecordType::PTR, &[]).is_none(), "nobody's without that network");
+    }
+    for name in ["nas.work.shoal.internal.", "box.home.shoal.internal.", "box.third.shoal.internal."] {
+        let code = told(name, RecordType::A, &others).unwrap().metadata.response_code;
+        assert_eq!(code, ResponseCode::NXDomain, "{name}");
+    }
+    let code = told("box.work.shoal.internal.", RecordType::A, &[]).unwrap().metadata.response_code;
+    assert_eq!(code, ResponseCode::NXDomain, "who is not in the network");
+    assert!(told("www.example.com.", RecordType::A, &others).is_none());
+}
+
 fn replied(message: &Message, over: Over) -> Reply {
     answer(&message.to_vec().unwrap(), &zone(), over)
 }

@@ -13,6 +13,8 @@ pub struct ExitRules {
     pub tun: String,
     /// Addresses the mesh sends from: others are dropped, and these are masqueraded on the way out.
     pub sources: Vec<Prefix>,
+    /// Addresses of other private networks of this machine: not reached from this one, and nothing comes from there.
+    pub apart: Vec<Prefix>,
     /// Reached in spite of `deny`: the machine's own mesh addresses, networks that are let in by name.
     pub allow: Vec<Prefix>,
     /// Never reached, neither on this machine nor behind it. A prefix for IPv4 is not applied to IPv6 addresses that
@@ -31,6 +33,7 @@ impl ExitRules {
         let tun = quoted(&self.tun)?;
         let mut ruleset = Ruleset::new(table);
         ruleset.sets("source", &self.sources)?;
+        ruleset.sets("apart", &self.apart)?;
         ruleset.sets("allow", &self.allow)?;
         ruleset.sets("deny", &self.deny)?;
         ruleset.sets("inbound", &self.inbound)?;
@@ -47,12 +50,16 @@ const TEXT: &str = "\
 chain floor {
     ip saddr != @source4 counter drop
     ip6 saddr != @source6 counter drop
+    ip daddr @apart4 counter drop
+    ip6 daddr @apart6 counter drop
     ip daddr @allow4 accept
     ip6 daddr @allow6 accept
     ip daddr @deny4 counter drop
     ip6 daddr @deny6 counter drop
 }
 chain into_mesh {
+    ip saddr @apart4 counter drop
+    ip6 saddr @apart6 counter drop
     ct state established,related accept
     ip saddr @inbound4 accept
     ip6 saddr @inbound6 accept
