@@ -1,4 +1,4 @@
-//! Golden bytes and properties of what the private network says about packets: peer hashes, metas, relay headers.
+//! Golden bytes and properties of what the private network says about packets: peer hashes, metas, relay headers, credits.
 //! `UPDATE_GOLDEN=1` writes the file and then fails, so that nobody passes by rewriting.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is wrong, also in its helpers")]
@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::class::Class;
+use shoal_protocol::mesh::credit::{Credit, Followed, Follower};
 use shoal_protocol::mesh::meta::{Meta, MetaError, SuperKind};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::relay::{HOP_LIMIT, RelayHeader, RelayHeaderError};
@@ -47,6 +48,10 @@ fn golden_bytes() {
     assert_eq!(RelayHeader::parse(&header().to_bytes()), Ok(header()));
     cases.push(("relay header".to_owned(), HEXLOWER.encode(&header().to_bytes())));
     cases.push(("associated data of the relay header".to_owned(), HEXLOWER.encode(&header().aad())));
+    cases.push((
+        "credit of 0x0102030405060708 bytes".to_owned(),
+        HEXLOWER.encode(&Credit(0x0102_0304_0506_0708).to_bytes()),
+    ));
     let now: String = cases.iter().map(|(name, shown)| format!("{name} = {shown}\n")).collect();
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/mesh_packet.txt");
@@ -107,8 +112,45 @@ fn the_ends_authenticate_all_that_no_relay_changes() {
     assert_eq!(aad, header().to_bytes()[RelayHeader::AAD]);
 }
 
+/// Frames and credits as a lane has them: the bytes, how many are of frames, and the last credit.
+fn lane(parts: &[Result<Vec<u8>, u64>]) -> (Vec<u8>, Followed) {
+    let (mut bytes, mut followed) = (Vec::new(), Followed::default());
+    for part in parts {
+        match part {
+            Ok(frame) => {
+                bytes.extend_from_slice(&u16::try_from(frame.len()).unwrap().to_be_bytes());
+                bytes.extend_from_slice(frame);
+                followed.bytes += frame.len() as u64 + 2;
+            }
+            Err(credit) => {
+                bytes.extend_from_slice(&Credit(*credit).to_bytes());
+                followed.credit = Some(Credit(*credit));
+            }
+        }
+    }
+    (bytes, followed)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) })]
+
+    #[test]
+    fn credits_are_found_between_frames_in_any_pieces(
+        parts in prop::collection::vec(
+            prop_oneof![prop::collection::vec(any::<u8>(), 1..40).prop_map(Ok), any::<u64>().prop_map(Err)],
+            0..12,
+        ),
+        step in 1..60_usize,
+    ) {
+        let (bytes, wanted) = lane(&parts);
+        let (mut follower, mut found) = (Follower::default(), Followed::default());
+        for piece in bytes.chunks(step) {
+            let Followed { bytes, credit } = follower.pass(piece);
+            found.bytes += bytes;
+            found.credit = credit.or(found.credit);
+        }
+        prop_assert_eq!(found, wanted);
+    }
 
     #[test]
     fn relay_headers_have_one_spelling(mut bytes in proptest::collection::vec(any::<u8>(), 0..40), likely in any::<bool>()) {

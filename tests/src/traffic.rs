@@ -117,8 +117,8 @@ pub struct Flow {
     stop: Arc<AtomicBool>,
     sender: JoinHandle<Result<blake3::Hash>>,
     receiver: JoinHandle<Result<blake3::Hash>>,
-    /// One a read.
-    arrivals: Arc<Mutex<Vec<Instant>>>,
+    /// One a read, and its bytes.
+    arrivals: Arc<Mutex<Vec<(Instant, usize)>>>,
 }
 
 impl Flow {
@@ -146,7 +146,7 @@ impl Flow {
             near.shutdown(Shutdown::Write)?;
             Ok(hasher.finalize())
         });
-        let arrivals = Arc::<Mutex<Vec<Instant>>>::default();
+        let arrivals = Arc::<Mutex<Vec<(Instant, usize)>>>::default();
         let arrived = Arc::clone(&arrivals);
         let receiver = std::thread::spawn(move || {
             let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE]);
@@ -156,7 +156,7 @@ impl Flow {
                     return Ok(hasher.finalize());
                 }
                 hasher.update(&piece[..read]);
-                arrived.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+                arrived.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), read));
             }
         });
         Ok(Self { stop, sender, receiver, arrivals })
@@ -166,10 +166,17 @@ impl Flow {
     #[must_use]
     pub fn longest_stall(&self, since: Instant) -> Duration {
         let seen = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        let moments = seen.iter().copied().filter(|moment| *moment > since).chain([Instant::now()]);
+        let moments = seen.iter().map(|(moment, _)| *moment).filter(|moment| *moment > since).chain([Instant::now()]);
         let mut before = since;
         let stalls = moments.map(|moment| moment.saturating_duration_since(std::mem::replace(&mut before, moment)));
         stalls.max().unwrap_or_default()
+    }
+
+    /// Bytes that came since `since`.
+    #[must_use]
+    pub fn bytes_since(&self, since: Instant) -> usize {
+        let seen = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|(moment, _)| *moment > since).map(|(_, bytes)| bytes).sum()
     }
 
     /// Ends it and compares the hashes of both sides.

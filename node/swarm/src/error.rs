@@ -220,9 +220,6 @@ pub enum TunnelError {
     /// It ended within a frame.
     #[error("the tunnel lane ended within a frame")]
     Cut,
-    /// The peer sent a frame of no bytes.
-    #[error("a tunnel frame without bytes")]
-    EmptyFrame,
     /// A frame to be sent is empty or too long.
     #[error("a tunnel frame of {bytes} bytes; 1 to {max} are allowed", max = crate::limits::TUNNEL_FRAME_MAX)]
     FrameLength {
@@ -241,7 +238,7 @@ impl TunnelError {
     /// Whether a new lane may carry the same frames.
     #[must_use]
     pub const fn retryable(&self) -> bool {
-        matches!(self, Self::Closed | Self::Cut | Self::EmptyFrame)
+        matches!(self, Self::Closed | Self::Cut)
     }
 }
 

@@ -176,6 +176,12 @@ pub const IDENTIFY_TEXT_MAX: usize = 128;
 /// Most protocol names kept from an identify message.
 pub const IDENTIFY_PROTOCOLS_MAX: usize = 64;
 
+/// Least time between two credits of a tunnel lane that has little to tell: a third of what may wait on a link, so that
+/// its sender never runs dry for want of one.
+pub const CREDIT_PAUSE: Duration = Duration::from_millis(1);
+/// So many bytes are told of at once: a millisecond at a gigabit, two of the longest frames.
+pub const CREDIT_BYTES: u64 = 128 * 1024;
+
 const _: () = assert!(STREAMS_MAX > INBOUND_LANES_PER_PEER_MAX + OUTBOUND_LANES_PER_PEER_MAX + 8);
 const _: () = assert!(FRAME_BUFFER_BYTES >= 2 * (TUNNEL_FRAME_MAX + 2));
 const _: () = assert!(CONTROL_COMMANDS_MAX >= 2 * REQUESTS_IN_FLIGHT_MAX);

@@ -12,6 +12,7 @@
 //! - [`message`]: what neighbours say to each other.
 //! - [`session`]: handshakes and sealed frames.
 //! - [`class`]: the four classes of service.
+//! - [`credit`]: what a lane's receiver tells its sender.
 //! - [`meta`]: what is said about a packet before its bytes.
 //! - [`offloads`]: what a machine takes unfinished.
 //! - [`relay`]: the header with which frames cross relays.
@@ -19,6 +20,7 @@
 pub mod address;
 pub mod claim;
 pub mod class;
+pub mod credit;
 pub mod flood;
 pub mod key;
 pub mod message;

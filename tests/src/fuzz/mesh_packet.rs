@@ -1,5 +1,5 @@
-//! Inner packets and what stands before them: the parser, metas and virtio headers of others, relay headers, policies.
-//! Lengths and checksums can be made right around what the fuzzer chose.
+//! Inner packets and what stands before them: the parser, metas and virtio headers of others, relay headers, credits of
+//! lanes, policies. Lengths and checksums can be made right around what the fuzzer chose.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,6 +11,7 @@ use shoal_engine::mesh::packet::{Fragment, PacketDrop, Parsed, Transport, Tuple,
 use shoal_engine::mesh::policy::{Direction, Document, Local, Snapshot};
 use shoal_engine::mesh::qos::{Rate, classify};
 use shoal_engine::mesh::relay::{Relay, RelayDrop, RelayStep};
+use shoal_protocol::mesh::credit::{Credit, Followed, Follower};
 use shoal_protocol::mesh::meta::{Meta, SEGMENTS_MAX};
 use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
@@ -370,4 +371,29 @@ pub(super) fn policies() -> Vec<Vec<u8>> {
     let texts = mistakes.split("=== ").step_by(8).filter_map(|mistake| mistake.split_once('\n'));
     seeds.extend(texts.map(|(_, text)| spelled(text).into_bytes()).filter(|text| text.len() < 4_096));
     seeds
+}
+
+/// Bytes of a lane, in pieces (first byte) and whole: the same frames and credits, and no byte is counted twice.
+pub fn mesh_credit(data: &[u8]) -> bool {
+    let Some((step, lane)) = data.split_first() else { return false };
+    let whole = Follower::default().pass(lane);
+    let (mut follower, mut found) = (Follower::default(), Followed::default());
+    for piece in lane.chunks(usize::from(*step).max(1)) {
+        let Followed { bytes, credit } = follower.pass(piece);
+        found = Followed { bytes: found.bytes + bytes, credit: credit.or(found.credit) };
+    }
+    assert_eq!(found, whole, "in pieces of {step}");
+    assert!(whole.bytes <= lane.len() as u64);
+    let spelt = |credit: Credit| lane.windows(Credit::LEN).any(|bytes| bytes == credit.to_bytes());
+    assert!(whole.credit.is_none_or(spelt), "a credit that nobody wrote");
+    whole.credit.is_some()
+}
+
+/// Lanes: a credit alone, between frames, cut.
+pub(super) fn lanes() -> Vec<Vec<u8>> {
+    let credit = Credit(0x0102_0304_0506_0708).to_bytes();
+    let frame = [0, 3, 7, 8, 9];
+    let parts: [&[&[u8]]; 4] =
+        [&[&credit], &[&frame, &credit, &frame], &[&credit, &credit, &[1]], &[&frame, &credit[..7]]];
+    parts.iter().zip(1..).map(|(parts, step)| [&[step][..], &parts.concat()].concat()).collect()
 }

@@ -31,7 +31,7 @@ pub use local::{admin_request, audit_transcript, home_file, node_config, voucher
 pub use log::{record_header, segment_footer, segment_header, store_files, store_index};
 pub use mesh_control::{mesh_claim, mesh_flood, mesh_prefix, mesh_route};
 pub use mesh_names::{mesh_dns, mesh_name};
-pub use mesh_packet::{mesh_offload, mesh_packet, mesh_policy, mesh_relay, mesh_virtio};
+pub use mesh_packet::{mesh_credit, mesh_offload, mesh_packet, mesh_policy, mesh_relay, mesh_virtio};
 pub use mesh_session::{mesh_frame, mesh_handshake, mesh_key, mesh_message};
 pub use messages::{control_frames, control_request, control_response, lane_message, lane_stream};
 pub use pages::{manifest_file, page, page_tree};
@@ -83,6 +83,7 @@ targets! {
     lane_stream, messages::lane_streams, MIB;
     manifest_file, pages::manifests, MIB;
     mesh_claim, mesh_control::claims, 256 * KIB;
+    mesh_credit, mesh_packet::lanes, 64 * KIB;
     mesh_dns, mesh_names::questions, 256 * KIB;
     mesh_flood, mesh_control::floods, 256 * KIB;
     mesh_frame, mesh_session::frames, 256 * KIB;

@@ -34,7 +34,7 @@ impl Control {
         let number = self.next_lane;
         self.lanes.insert(node, number);
         let plane = Arc::clone(&self.parts.plane);
-        let (queue, writing) = lane::start(writer, Arc::clone(plane.wake()));
+        let (queue, credits, writing) = lane::start(writer, Arc::clone(plane.wake()));
         plane.ensure_link(node);
         self.set_lane(node, Some(queue));
         let handle = self.parts.handle.clone();
@@ -42,13 +42,13 @@ impl Control {
         self.lane_tasks.spawn(async move {
             let (mut frames, mut sink) = (FrameBuffer::default(), Sink::default());
             let via = Some(PeerHash::of(&node));
-            'lane: while reader.read(&mut frames).await.is_ok() {
-                loop {
-                    match frames.next_frame() {
-                        Ok(Some(frame)) => plane.handle_frame(frame, Carrier::Lanes, via, &mut sink),
-                        Ok(None) => break,
-                        Err(_) => break 'lane,
-                    }
+            while let Ok(credit) = reader.read(&mut frames).await {
+                if let Some(Err(error)) = credit.map(|credit| credits.handle(credit)) {
+                    tracing::debug!(peer = %node, %error, "a tunnel lane ends");
+                    break;
+                }
+                while let Some(frame) = frames.next_frame() {
+                    plane.handle_frame(frame, Carrier::Lanes, via, &mut sink);
                 }
                 plane.settle(&mut sink);
             }

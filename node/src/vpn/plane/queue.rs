@@ -122,7 +122,9 @@ impl Plane {
         }
         let passes = {
             let sending = next.sending();
-            sending.queue.is_none() && self.has_room(&sending, out)
+            // One that would hold a slow link for long is cut like those that wait.
+            let is_short = packet.bytes.len() <= piece_bytes(self.rate_of(&sending));
+            is_short && sending.queue.is_none() && self.has_room(&sending, out)
         };
         if passes {
             return self.send_packet(link, route, packet, out);
@@ -164,7 +166,8 @@ impl Plane {
     fn rate_of(&self, sending: &Sending) -> u64 {
         let rate = sending.ways.carriers().find_map(|on| match on {
             Carrier::Udp(to) => self.socket(to)?.rate(self.uptime_us()),
-            Carrier::Lanes | Carrier::Routed => None,
+            Carrier::Lanes => sending.lane.as_ref()?.rate(),
+            Carrier::Routed => None,
         });
         rate.unwrap_or(RATE_UNKNOWN)
     }

@@ -31,7 +31,7 @@ impl AsRef<str> for LaneProtocol {
     }
 }
 
-/// The names of one network: `/shoal/<tag>/ctl/1`, `/shoal/<tag>/shard/1` and `/shoal/<tag>/tunnel/1`. Another network
+/// The names of one network: `/shoal/<tag>/ctl/1`, `/shoal/<tag>/shard/1` and `/shoal/<tag>/tunnel/2`. Another network
 /// never negotiates.
 #[derive(Debug, Clone)]
 pub(crate) struct LaneProtocols {
@@ -47,11 +47,11 @@ impl LaneProtocols {
         if tag.len() != 16 || !tag.bytes().all(digit) {
             return None;
         }
-        let name = |lane: &str| StreamProtocol::try_from_owned(format!("/shoal/{tag}/{lane}/1")).ok();
+        let name = |lane: &str| StreamProtocol::try_from_owned(format!("/shoal/{tag}/{lane}")).ok();
         Some(Self {
-            control: LaneProtocol { kind: LaneKind::Control, name: name("ctl")? },
-            shard: LaneProtocol { kind: LaneKind::Shard, name: name("shard")? },
-            tunnel: LaneProtocol { kind: LaneKind::Tunnel, name: name("tunnel")? },
+            control: LaneProtocol { kind: LaneKind::Control, name: name("ctl/1")? },
+            shard: LaneProtocol { kind: LaneKind::Shard, name: name("shard/1")? },
+            tunnel: LaneProtocol { kind: LaneKind::Tunnel, name: name("tunnel/2")? },
         })
     }
 
@@ -121,7 +121,7 @@ mod tests {
         let protocols = LaneProtocols::new("0123456789abcdef").unwrap();
         assert_eq!(protocols.control.as_ref(), "/shoal/0123456789abcdef/ctl/1");
         assert_eq!(protocols.shard.as_ref(), "/shoal/0123456789abcdef/shard/1");
-        assert_eq!(protocols.tunnel.as_ref(), "/shoal/0123456789abcdef/tunnel/1");
+        assert_eq!(protocols.tunnel.as_ref(), "/shoal/0123456789abcdef/tunnel/2");
         assert!(LaneProtocols::new("0123456789ABCDEF").is_none());
         assert!(LaneProtocols::new("home").is_none());
     }

@@ -1,7 +1,8 @@
-//! Bytes of a tunnel lane as frames: `length u16 BE, 1..=65535 || bytes`. Pure: it reads nothing, and its memory is made
-//! once and never follows a claimed length.
+//! Bytes of a tunnel lane as frames: `length u16 BE, 1..=65535 || bytes`, with credits between them, which are passed over.
+//! Pure: it reads nothing, and its memory is made once and never follows a claimed length.
 
-use crate::error::TunnelError;
+use shoal_protocol::mesh::credit::Credit;
+
 use crate::limits::{FRAME_BUFFER_BYTES, TUNNEL_FRAME_MAX};
 
 /// Bytes of a length.
@@ -26,34 +27,37 @@ impl Default for FrameBuffer {
 }
 
 impl FrameBuffer {
-    /// Length of the first frame, if its length arrived.
-    fn length(&self) -> Result<Option<usize>, TunnelError> {
-        let unread = self.bytes.get(self.from..self.to).unwrap_or_default();
-        let Some((length, _)) = unread.split_first_chunk() else { return Ok(None) };
-        match u16::from_be_bytes(*length) {
-            0 => Err(TunnelError::EmptyFrame),
-            length => Ok(Some(usize::from(length))),
+    /// Length of the first frame, if its length arrived. Credits before it are passed over: whoever reads the lane has
+    /// followed them.
+    fn length(&mut self) -> Option<usize> {
+        loop {
+            let unread = self.bytes.get(self.from..self.to).unwrap_or_default();
+            match u16::from_be_bytes(*unread.first_chunk()?) {
+                0 if unread.len() >= Credit::LEN => self.from = self.from.saturating_add(Credit::LEN),
+                0 => return None,
+                length => return Some(usize::from(length)),
+            }
         }
+    }
+
+    /// Length of the first frame, if all of it arrived.
+    fn whole(&mut self) -> Option<usize> {
+        let length = self.length()?;
+        (self.to.saturating_sub(self.from) >= LENGTH_BYTES.saturating_add(length)).then_some(length)
     }
 
     /// Whether a whole frame waits.
-    pub(crate) fn has_frame(&self) -> Result<bool, TunnelError> {
-        let have = self.to.saturating_sub(self.from);
-        Ok(self.length()?.is_some_and(|length| have >= LENGTH_BYTES.saturating_add(length)))
+    pub(crate) fn has_frame(&mut self) -> bool {
+        self.whole().is_some()
     }
 
     /// The next whole frame, without its length; `None` if only a part of one is left. The bytes may be changed.
-    ///
-    /// # Errors
-    /// [`TunnelError::EmptyFrame`] where the peer sent a frame of no bytes; nothing after it can be read.
-    pub fn next_frame(&mut self) -> Result<Option<&mut [u8]>, TunnelError> {
-        if !self.has_frame()? {
-            return Ok(None);
-        }
+    pub fn next_frame(&mut self) -> Option<&mut [u8]> {
+        let length = self.whole()?;
         let start = self.from.saturating_add(LENGTH_BYTES);
-        let end = start.saturating_add(self.length()?.unwrap_or_default());
+        let end = start.saturating_add(length);
         self.from = end;
-        Ok(self.bytes.get_mut(start..end))
+        self.bytes.get_mut(start..end)
     }
 
     /// Whether bytes of a frame that is not whole are left.
@@ -73,9 +77,11 @@ impl FrameBuffer {
         self.bytes.get_mut(self.to..).unwrap_or_default()
     }
 
-    /// So many bytes of [`Self::space`] were filled.
-    pub(crate) fn filled(&mut self, count: usize) {
+    /// So many bytes of [`Self::space`] were filled: those.
+    pub(crate) fn filled(&mut self, count: usize) -> &[u8] {
+        let before = self.to;
         self.to = self.to.saturating_add(count).min(self.bytes.len());
+        self.bytes.get(before..self.to).unwrap_or_default()
     }
 
     /// Forgets what is left: of a lane that ended, for the next one.
@@ -96,20 +102,20 @@ mod tests {
         frames.iter().flat_map(|frame| [&length(frame)[..], frame].concat()).collect()
     }
 
-    fn feed(buffer: &mut FrameBuffer, bytes: &[u8], step: usize) -> Result<Vec<Vec<u8>>, TunnelError> {
+    fn feed(buffer: &mut FrameBuffer, bytes: &[u8], step: usize) -> Vec<Vec<u8>> {
         let (mut rest, mut frames) = (bytes, Vec::new());
         while !rest.is_empty() {
             let space = buffer.space();
             assert!(!space.is_empty());
             let count = step.min(space.len()).min(rest.len());
             space[..count].copy_from_slice(&rest[..count]);
-            buffer.filled(count);
+            assert_eq!(buffer.filled(count), &rest[..count]);
             rest = &rest[count..];
-            while let Some(frame) = buffer.next_frame()? {
+            while let Some(frame) = buffer.next_frame() {
                 frames.push(frame.to_vec());
             }
         }
-        Ok(frames)
+        frames
     }
 
     proptest! {
@@ -121,7 +127,7 @@ mod tests {
             let frames: Vec<Vec<u8>> =
                 lengths.iter().zip(1_u8..).map(|(length, fill)| vec![fill; *length]).collect();
             let mut buffer = FrameBuffer::default();
-            prop_assert_eq!(feed(&mut buffer, &framed(&frames), step.max(200)).unwrap(), frames);
+            prop_assert_eq!(feed(&mut buffer, &framed(&frames), step.max(200)), frames);
             prop_assert!(!buffer.is_torn());
         }
 
@@ -132,13 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_nothing_is_refused_and_a_cut_one_is_seen() {
+    fn credits_are_passed_over_and_a_cut_frame_is_seen() {
         let mut buffer = FrameBuffer::default();
-        let read = feed(&mut buffer, &[0, 1, 7, 0, 0, 0, 1, 8], 8);
-        assert_eq!(read, Err(TunnelError::EmptyFrame));
-        let mut buffer = FrameBuffer::default();
-        assert_eq!(feed(&mut buffer, &[0, 1, 7, 0, 2, 8], 6), Ok(vec![vec![7]]));
+        let credit = Credit(u64::MAX).to_bytes();
+        let bytes = [&credit[..], &[0, 1, 7], &credit, &credit, &[0, 1, 8], &credit].concat();
+        assert_eq!(feed(&mut buffer, &bytes, 8), [[7], [8]]);
+        assert!(!buffer.has_frame() && !buffer.is_torn());
+        assert_eq!(feed(&mut buffer, &[0, 1, 7, 0, 2, 8], 6), [[7]]);
         assert!(buffer.is_torn());
+        buffer.clear();
+        assert_eq!(feed(&mut buffer, &credit[..9], 9), [[0_u8; 0]; 0]);
+        assert!(buffer.is_torn(), "a part of a credit too");
         buffer.clear();
         assert!(!buffer.is_torn());
     }

@@ -5,13 +5,16 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use libp2p::Stream;
 use shoal_protocol::NodeId;
+use shoal_protocol::mesh::credit::{Credit, Followed, Follower};
 
 use super::frames::{FrameBuffer, LENGTH_BYTES};
 use super::slot::Life;
+use super::tally::Tally;
 use crate::error::TunnelError;
 use crate::limits::{TUNNEL_BATCH_MAX, TUNNEL_FRAME_MAX};
 
@@ -33,8 +36,10 @@ pub struct TunnelLane {
 impl TunnelLane {
     pub(crate) fn new(peer: NodeId, address: Option<IpAddr>, shared: bool, stream: Stream, life: Arc<Life>) -> Self {
         let (read, write) = stream.split();
-        let reader = TunnelReader { half: read, life: Arc::clone(&life) };
-        let writer = TunnelWriter { half: write, life, batch: Vec::new(), from: 0 };
+        let tally = Arc::new(Tally::default());
+        let (follower, told) = (Follower::default(), None);
+        let reader = TunnelReader { half: read, life: Arc::clone(&life), follower, tally: Arc::clone(&tally) };
+        let writer = TunnelWriter { half: write, life, tally, told, batch: Vec::new(), from: 0 };
         Self { peer, address, shared, reader, writer }
     }
 }
@@ -44,15 +49,18 @@ impl TunnelLane {
 pub struct TunnelReader {
     half: ReadHalf<Stream>,
     life: Arc<Life>,
+    follower: Follower,
+    tally: Arc<Tally>,
 }
 
 impl TunnelReader {
-    /// Waits until a whole frame is in the buffer; as many as arrived are. At once if one is left there. Straight from
-    /// the stream, in steps as large as the buffer's room. Dropping the future loses nothing.
+    /// Waits until a whole frame is in the buffer, or the peer told what it received, which is given back; as many frames
+    /// as arrived are there then, perhaps none. At once if one is left there. Straight from the stream, in steps as large
+    /// as the buffer's room. Dropping the future loses nothing.
     ///
     /// # Errors
     /// [`TunnelError`]; the lane has then ended for both halves.
-    pub async fn read(&mut self, frames: &mut FrameBuffer) -> Result<(), TunnelError> {
+    pub async fn read(&mut self, frames: &mut FrameBuffer) -> Result<Option<Credit>, TunnelError> {
         let result = self.read_on(frames).await;
         if result.is_err() {
             self.life.end();
@@ -60,8 +68,8 @@ impl TunnelReader {
         result
     }
 
-    async fn read_on(&mut self, frames: &mut FrameBuffer) -> Result<(), TunnelError> {
-        while !frames.has_frame()? {
+    async fn read_on(&mut self, frames: &mut FrameBuffer) -> Result<Option<Credit>, TunnelError> {
+        while !frames.has_frame() {
             let read = tokio::select! {
                 biased;
                 read = self.half.read(frames.space()) => read,
@@ -70,10 +78,16 @@ impl TunnelReader {
             match read {
                 Ok(0) | Err(_) if frames.is_torn() => return Err(TunnelError::Cut),
                 Ok(0) | Err(_) => return Err(TunnelError::Closed),
-                Ok(count) => frames.filled(count),
+                Ok(count) => {
+                    let Followed { bytes, credit } = self.follower.pass(frames.filled(count));
+                    self.tally.came(bytes);
+                    if credit.is_some() {
+                        return Ok(credit);
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -82,7 +96,10 @@ impl TunnelReader {
 pub struct TunnelWriter {
     half: WriteHalf<Stream>,
     life: Arc<Life>,
-    /// Frames with their lengths, at most [`TUNNEL_BATCH_MAX`] bytes.
+    tally: Arc<Tally>,
+    /// When the peer was last told what came.
+    told: Option<Instant>,
+    /// A credit and frames with their lengths, at most [`TUNNEL_BATCH_MAX`] bytes of these.
     batch: Vec<u8>,
     /// What of it was written.
     from: usize,
@@ -100,8 +117,15 @@ impl TunnelWriter {
         self.write(true).await.map(|_| ())
     }
 
+    /// Waits until the peer is to be told what came from it: [`Self::send`], with frames or with none, then tells it.
+    /// Dropping the future loses nothing.
+    pub async fn owed(&self) {
+        self.tally.due(self.told).await;
+    }
+
     /// Writes a batch of frames in their order, with as few writes as there are 64 KiB in it, and returns when all of
-    /// it was given to the connection. Dropped half way the rest of the batch goes out with the next call.
+    /// it was given to the connection. What came from the peer is told with it. Dropped half way the rest of the batch
+    /// goes out with the next call.
     ///
     /// # Errors
     /// [`TunnelError::FrameLength`] and [`TunnelError::BatchTooLarge`] before anything was written;
@@ -119,6 +143,10 @@ impl TunnelWriter {
             return Err(TunnelError::BatchTooLarge { bytes });
         }
         self.write_batch().await?;
+        if let Some(credit) = self.tally.take() {
+            self.told = Some(Instant::now());
+            self.batch.extend_from_slice(&credit.to_bytes());
+        }
         for frame in frames {
             let frame = frame.as_ref();
             let Ok(length) = u16::try_from(frame.len()) else { continue };

@@ -11,6 +11,7 @@ mod loss;
 mod names;
 mod offloads;
 mod order;
+mod qos;
 mod refusals;
 mod roles;
 mod stop;
@@ -34,14 +35,14 @@ const DEVICE: &str = "shoal-t";
 /// What the members of one network are told.
 const OPEN: [&str; 4] = ["--network", "vpn", "--open", "--tun-name"];
 /// Fails where something is missing.
-const NEEDED: &str = "for p in ip nft ping setpriv; do command -v $p || exit 1; done; test -c /dev/net/tun";
+const NEEDED: &str = "for p in ip tc nft ping setpriv; do command -v $p || exit 1; done; test -c /dev/net/tun";
 
 /// Whether namespaces, devices and programs are to be had; says so where they are not.
 fn is_possible(test: &str) -> bool {
     let missing = match (Space::new(), Command::new("sh").args(["-c", NEEDED]).output()) {
         (Ok(_), Ok(output)) if output.status.success() => return true,
         (Err(error), _) => format!("{error:#}"),
-        (Ok(_), _) => "ip, nft, ping, setpriv or /dev/net/tun is missing".to_owned(),
+        (Ok(_), _) => "ip, tc, nft, ping, setpriv or /dev/net/tun is missing".to_owned(),
     };
     assert!(std::env::var_os("CI").is_none(), "{missing}");
     say(&format!("vpn: SKIPPED {test}, {missing}"));

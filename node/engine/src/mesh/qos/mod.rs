@@ -6,6 +6,7 @@
 pub mod bucket;
 pub mod classify;
 pub mod codel;
+pub mod flight;
 pub mod limits;
 pub mod pace;
 pub mod queue;
@@ -13,6 +14,7 @@ pub mod queue;
 pub use bucket::{Bucket, Rate};
 pub use classify::classify;
 pub use codel::Codel;
+pub use flight::Flight;
 pub use limits::{Protocol, RateLimits};
 pub use pace::Pace;
 pub use queue::{Queue, QueueDrop, Taken};
