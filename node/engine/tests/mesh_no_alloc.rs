@@ -17,7 +17,7 @@ use shoal_engine::mesh::packet::{Parsed, ecn};
 use shoal_engine::mesh::policy::{Direction, Document, Local, Snapshot, Subject};
 use shoal_engine::mesh::qos::Rate;
 use shoal_engine::mesh::qos::limits::PeerRates;
-use shoal_engine::mesh::qos::{Protocol, Queue, RateLimits, classify};
+use shoal_engine::mesh::qos::{Limiter, Protocol, Queue, classify};
 use shoal_engine::mesh::relay::Relay;
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::class::Class;
@@ -36,7 +36,7 @@ struct Machine {
     flows: FlowTable,
     seed: FlowSeed,
     queue: Queue<(usize, usize)>,
-    limits: RateLimits,
+    limits: Limiter<()>,
     relay: Relay,
     policy: Snapshot,
     ends: [Subject; 2],
@@ -58,8 +58,8 @@ impl Machine {
             policy.subject(NodeId::from_bytes([n; 32]), true, Some([10, 0, 0, n].into()), v6)
         };
         let ends = [end(1), end(2)];
-        let (mut limits, mut relay) = (RateLimits::default(), Relay::new(PeerHash::new([1; 10])));
-        limits.set(peer, PeerRates { all: Some(RATE), protocols: [Some(RATE); 4] }, 0);
+        let (mut limits, mut relay) = (Limiter::default(), Relay::new(PeerHash::new([1; 10])));
+        limits.set(PeerRates { all: Some(1 << 40), protocols: [Some(1 << 40); 4] });
         relay.grant(peer, RATE, 0);
         let (flows, queue) = (FlowTable::new(seed), Queue::new(125_000_000));
         Self { flows, seed, queue, limits, relay, policy, ends, peer, out: vec![0; 66_000] }
@@ -74,7 +74,7 @@ impl Machine {
         self.flows.allowed(self.peer, &tuple, parsed.tcp_flags(), 1, now_us / 1000);
         let reply = self.flows.is_reply(self.peer, &tuple.reversed(), Some(0x10), 1, now_us / 1000);
         assert!(reply && self.policy.decide(&far, &own, &tuple.reversed(), Direction::Inbound, true).is_allowed);
-        self.limits.take(&self.peer, Protocol::of(parsed.protocol), packet.len(), now_us).unwrap();
+        assert!(self.limits.passes(Protocol::of(parsed.protocol), packet.len(), now_us));
         let hash = self.seed.both_ways(&tuple) ^ u64::from(self.seed.label(&tuple));
         for n in 0..40 {
             self.queue.push(

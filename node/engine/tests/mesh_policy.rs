@@ -9,6 +9,7 @@ use shoal_engine::mesh::packet::Tuple;
 use shoal_engine::mesh::policy::{
     Announce, Direction, Document, Floor, Local, PolicyError, PrefixTable, Reason, Snapshot, Subject, Verdict,
 };
+use shoal_engine::mesh::qos::limits::PeerRates;
 use shoal_protocol::NodeId;
 use shoal_protocol::mesh::prefix::Prefix;
 
@@ -85,7 +86,18 @@ fn mistakes_are_named_with_their_line_and_what_was_meant() {
         assert_eq!(error.to_string(), message, "of\n{text}");
         found += 1;
     }
-    assert_eq!(found, 26);
+    assert_eq!(found, 30);
+}
+
+#[test]
+fn the_first_limit_that_fits_a_peer_counts() {
+    let text = "version = 1\n[groups]\nstaff = [\"@1\"]\n[[limits]]\npeer = \"staff\"\nrate = \"20 Mbit\"\n\
+                icmp = \"64 kbit\"\n[[limits]]\npeer = \"*\"\nother = \"1 Gbit\"\n";
+    let snapshot = compile(text).unwrap();
+    let rates = |n: u8| snapshot.limits_of(&subject(&snapshot, n));
+    assert!(snapshot.has_limits() && !compile("version = 1\n").unwrap().has_limits());
+    assert_eq!(rates(1), PeerRates { all: Some(2_500_000), protocols: [None, None, Some(8_000), None] });
+    assert_eq!(rates(2), PeerRates { all: None, protocols: [None, None, None, Some(125_000_000)] });
 }
 
 #[test]

@@ -227,7 +227,12 @@ fn stats(network: &Network, plane: &Plane) -> view::Stats {
     links.sort_by_key(|link| link.node);
     let (waiting, left_out) = bounded(links.iter().map(|link| {
         let backlog = link.backlog();
-        view::Waiting { node: link.node, queued: amount(backlog.queued), parked: amount(backlog.parked) }
+        view::Waiting {
+            node: link.node,
+            queued: amount(backlog.queued),
+            parked: amount(backlog.parked),
+            limited: amount(backlog.limited),
+        }
     }));
     view::Stats {
         sent: by_class(&plane.counters.sent),

@@ -335,6 +335,9 @@ pub struct Waiting {
     pub queued: Amount,
     /// For a session.
     pub parked: Amount,
+    /// For the member's limit, to it and from it.
+    #[serde(default)]
+    pub limited: Amount,
 }
 
 /// Counts since the network started.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use shoal_engine::mesh::packet::PacketDrop;
 use shoal_engine::mesh::policy::Reason;
 use shoal_engine::mesh::qos::QueueDrop;
+use shoal_engine::mesh::qos::limits::Limited;
 use shoal_engine::mesh::relay::RelayDrop;
 use shoal_engine::mesh::session::Dropped;
 use shoal_protocol::mesh::class::Class;
@@ -22,6 +23,7 @@ pub(crate) enum Lost {
     Relay(RelayDrop),
     Rule(Reason),
     Queue(QueueDrop),
+    Limit(Limited),
     Send(NotSent),
     /// A word of this program's own.
     Word(&'static str),
@@ -35,6 +37,7 @@ impl std::fmt::Display for Lost {
             Self::Relay(reason) => reason.fmt(f),
             Self::Rule(reason) => f.write_str(reason.label()),
             Self::Queue(reason) => reason.fmt(f),
+            Self::Limit(reason) => reason.fmt(f),
             Self::Send(reason) => reason.fmt(f),
             Self::Word(word) => f.write_str(word),
         }
@@ -68,6 +71,12 @@ impl From<Reason> for Lost {
 impl From<QueueDrop> for Lost {
     fn from(reason: QueueDrop) -> Self {
         Self::Queue(reason)
+    }
+}
+
+impl From<Limited> for Lost {
+    fn from(reason: Limited) -> Self {
+        Self::Limit(reason)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A frame on its way in: opened with its session, then given to the device as a packet, to the next hop as it is, or to
 //! the control half as a word. Nothing of it is believed that its session does not prove.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shoal_engine::mesh::network::Tables;
@@ -164,7 +165,7 @@ impl Plane {
     }
 
     /// Frames whose order had to be waited for.
-    fn deliver_held(&self, link: &Link, held: Vec<Held>, sink: &mut Sink) {
+    fn deliver_held(&self, link: &Arc<Link>, held: Vec<Held>, sink: &mut Sink) {
         for Held { mut frame, .. } in held {
             if let Err(reason) = self.deliver(link, &mut frame, sink) {
                 self.counters.drop(reason);
@@ -198,7 +199,7 @@ impl Plane {
     }
 
     /// An opened frame with a packet: asked of the rules, then to the device.
-    fn deliver(&self, link: &Link, frame: &mut [u8], sink: &mut Sink) -> Result<(), Lost> {
+    fn deliver(&self, link: &Arc<Link>, frame: &mut [u8], sink: &mut Sink) -> Result<(), Lost> {
         let end = frame.len().saturating_sub(DATA_TAG);
         let (head, packet) = match frame.get_mut(BEFORE_BODY..end).and_then(|body| body.split_first_chunk_mut()) {
             Some((meta, packet)) => (*meta, packet),
@@ -211,6 +212,11 @@ impl Plane {
         self.counters.received.add(classify(&parsed), packet.len());
         if sink.peer != Some(link.peer) {
             self.finish(sink);
+        }
+        if self.holds_inbound(&tables, link, (&parsed, meta, &mut *packet))? {
+            // What came before it goes before it.
+            self.finish(sink);
+            return Ok(());
         }
         loop {
             match self.join(packet, &parsed, meta, sink)? {
@@ -271,7 +277,7 @@ impl Plane {
         self.flush(&mut sink.out);
     }
 
-    fn give(&self, header: &VirtioHeader, bytes: &mut [u8]) -> Result<(), Lost> {
+    pub(super) fn give(&self, header: &VirtioHeader, bytes: &mut [u8]) -> Result<(), Lost> {
         header.write(FORM, bytes)?;
         self.write_device(bytes);
         Ok(())

@@ -16,6 +16,7 @@ use shoal_protocol::mesh::session::frame::PathId;
 use shoal_protocol::mesh::session::handshake::Offer;
 
 use super::lane::LaneQueue;
+use super::limit::Limits;
 use super::queue::Waiting;
 
 /// Packets that wait for a session: a few, for who asks first asks again soon.
@@ -169,6 +170,8 @@ pub(crate) struct Backlog {
     pub(crate) queued: (usize, usize),
     /// For a session.
     pub(crate) parked: (usize, usize),
+    /// For a limit, both ways.
+    pub(crate) limited: (usize, usize),
 }
 
 /// See the head of this file.
@@ -178,6 +181,7 @@ pub(crate) struct Link {
     pub(crate) node: NodeId,
     sending: Mutex<Sending>,
     receiving: Mutex<Receiving>,
+    limits: Mutex<Limits>,
 }
 
 impl Link {
@@ -194,7 +198,7 @@ impl Link {
             parked_bytes: 0,
             wanted_ms: None,
         };
-        Self { peer, node, sending: Mutex::new(sending), receiving: Mutex::default() }
+        Self { peer, node, sending: Mutex::new(sending), receiving: Mutex::default(), limits: Mutex::default() }
     }
 
     pub(super) fn sending(&self) -> MutexGuard<'_, Sending> {
@@ -203,6 +207,10 @@ impl Link {
 
     pub(super) fn receiving(&self) -> MutexGuard<'_, Receiving> {
         self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes both halves of a session.
@@ -250,8 +258,9 @@ impl Link {
 
     /// What waits here.
     pub(crate) fn backlog(&self) -> Backlog {
+        let limited = self.limits().waiting();
         let sending = self.sending();
         let queued = sending.queue.as_ref().map_or((0, 0), |queue| (queue.len(), queue.bytes()));
-        Backlog { queued, parked: (sending.parked.len(), sending.parked_bytes) }
+        Backlog { queued, parked: (sending.parked.len(), sending.parked_bytes), limited }
     }
 }

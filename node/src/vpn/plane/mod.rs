@@ -4,7 +4,7 @@
 //! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
 //! - [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
 //! - [`detour`]: a word by a neighbour that the routes would not take.
-//! - [`queue`]: whose turn it is where a link is full.
+//! - [`limit`]: what waits because its peer has a limit. [`queue`]: whose turn it is where a link is full.
 //! - [`inbound`]: a frame to a packet, to the next hop, or to the control half.
 //! - [`threads`]: who calls them. [`counters`]: what was passed and what was not.
 //!
@@ -16,6 +16,7 @@ pub(crate) mod counters;
 mod detour;
 pub(crate) mod inbound;
 pub(crate) mod lane;
+mod limit;
 pub(crate) mod link;
 mod outbound;
 mod queue;
@@ -92,6 +93,8 @@ pub(crate) struct Plane {
     sockets: Vec<Socket>,
     /// Links with packets that wait for their turn, each once, in the order of their turns.
     waiting: Mutex<VecDeque<Arc<Link>>>,
+    /// Links with packets that wait for a limit, each once.
+    limited: Mutex<VecDeque<Arc<Link>>>,
     tables: RwLock<Arc<Tables>>,
     /// As many as the control half has peers.
     links: RwLock<HashMap<PeerHash, Arc<Link>>>,
@@ -124,6 +127,7 @@ impl Plane {
             tun: parts.tun,
             sockets: parts.sockets.into_iter().map(Socket::new).collect(),
             waiting: Mutex::default(),
+            limited: Mutex::default(),
             tables: RwLock::new(Arc::new(parts.tables)),
             links: RwLock::default(),
             sessions: RwLock::default(),

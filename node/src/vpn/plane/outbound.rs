@@ -48,7 +48,8 @@ impl Plane {
         let class = classify(&parsed);
         let length = packet.len();
         let route = (hop.peer, usize::try_from(peer.max_frame).unwrap_or(usize::MAX));
-        let sent = self.submit(&link, route, Packet { parsed, meta, bytes: packet, class, label }, out);
+        let sent =
+            self.submit_limited(&tables, &link, route, Packet { parsed, meta, bytes: packet, class, label }, out);
         match sent {
             Ok(()) => {
                 self.counters.sent.add(class, length);

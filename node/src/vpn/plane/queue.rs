@@ -205,7 +205,7 @@ impl Plane {
         }
     }
 
-    fn wake_sender(&self) {
+    pub(super) fn wake_sender(&self) {
         if self.wake.wake().is_err() {
             tracing::debug!("packets wait, and nobody can be woken");
         }

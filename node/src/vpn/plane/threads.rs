@@ -103,12 +103,13 @@ fn send_out(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
             count = count.saturating_add(1);
         }
         plane.flush(&mut out);
+        let next = plane.serve_limited(&mut out);
         plane.serve_waiting(&mut out);
         if count < BURST {
             let mut fds = vec![PollFd::new(&**plane.wake(), PollFlags::IN)];
             fds.extend(device.map(|device| PollFd::new(device, PollFlags::IN)));
             fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
-            wait(&mut fds, None)?;
+            wait(&mut fds, next)?;
             plane.wake().take()?;
         }
     }

@@ -1,14 +1,17 @@
-//! Who goes first on a slow cable (`tc tbf`). The bounds are wide, for machines are busy: how short the way of a voice packet
+//! Who goes first on a slow cable (`tc tbf`), and what limits of peers let through. The bounds are wide, for machines are busy: how short the way of a voice packet
 //! is to be, the benchmark says.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use shoal_tests::asked::{dropped, vpn};
 use shoal_tests::budget::say;
+use shoal_tests::member::Member;
 use shoal_tests::space::Space;
 use shoal_tests::traffic::Flow;
 
-use super::{Pair, is_possible, on_carrier};
+use super::{DEVICE, OPEN, Pair, SHOAL, SHOALD, is_possible, on_carrier, reached};
 
 /// TCP connections that fill the cable.
 const FLOWS: usize = 4;
@@ -88,4 +91,80 @@ fn voice_goes_before_flows_on_a_slow_cable_over_datagrams() {
         voice_goes_first("udp", "udp", 5);
         voice_goes_first("udp", "udp", 50);
     }
+}
+
+/// What one TCP connection gets, megabits a second, once it is as fast as it gets.
+fn goodput(from: &Space, to: &Space, address: Ipv4Addr) -> f64 {
+    let flow = Flow::start(from, to, address.into()).unwrap();
+    std::thread::sleep(WARM);
+    let begun = Instant::now();
+    std::thread::sleep(WARM);
+    let rate = flow.bytes_since(begun) as f64 * 8e-6 / begun.elapsed().as_secs_f64();
+    flow.finish().unwrap();
+    rate
+}
+
+/// What of 20 Mb/s of UDP comes within three seconds, megabits a second of IP.
+fn datagrams(from: &Space, to: &Space, address: Ipv4Addr) -> f64 {
+    let bind = || Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?);
+    let (near, far) = (from.inside(bind).unwrap(), to.inside(bind).unwrap());
+    near.connect((address, far.local_addr().unwrap().port())).unwrap();
+    far.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let (begun, payload) = (Instant::now(), [7; 972]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A thousand bytes with their headers, five each two milliseconds.
+            while begun.elapsed() < WARM {
+                (0..5).for_each(|_| drop(near.send(&payload)));
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let (mut came, mut buffer) = (0_u32, [0; 2048]);
+        while begun.elapsed() < WARM || far.recv(&mut buffer).is_ok() {
+            came += u32::from(far.recv(&mut buffer).is_ok());
+        }
+        f64::from(came) * 8e-3 / WARM.as_secs_f64()
+    })
+}
+
+#[test]
+fn a_limit_of_one_peer_holds_both_ways_and_leaves_others_alone() {
+    if !is_possible("a_limit_of_one_peer_holds_both_ways_and_leaves_others_alone") {
+        return;
+    }
+    let [left, right, third] = [(); 3].map(|()| Space::new().unwrap());
+    left.cable(("cable", "10.77.0.1/24"), &right, ("cable", "10.77.0.2/24")).unwrap();
+    left.cable(("other", "10.78.0.1/24"), &third, ("cable", "10.78.0.2/24")).unwrap();
+    let room = tempfile::tempdir().unwrap();
+    let file = room.path().join("policy.toml");
+    std::fs::write(&file, "version = 1\n").unwrap();
+    let listen = ["--listen", "/ip4/0.0.0.0/tcp/4100", "--vpn-policy", file.to_str().unwrap()];
+    let a = Member::start(SHOALD, &left, &room.path().join("a"), &[&OPEN[..], &[DEVICE], &listen].concat()).unwrap();
+    let other = |space: &Space, name: &str, network: &str| {
+        let (listen, first) =
+            (format!("/ip4/{network}.2/tcp/0"), format!("/ip4/{network}.1/tcp/4100/p2p/{}", a.node.id));
+        let arguments = [&OPEN[..], &[DEVICE, "--listen", &listen, "--bootstrap", &first]].concat();
+        Member::start(SHOALD, space, &room.path().join(name), &arguments).unwrap()
+    };
+    let (b, c) = (other(&right, "b", "10.77.0"), other(&third, "c", "10.78.0"));
+    for (space, to) in [(&left, b.v4), (&left, c.v4), (&right, a.v4)] {
+        reached(space, to.into(), Duration::from_secs(20));
+    }
+
+    let limits = format!("version = 1\n[[limits]]\npeer = \"{}\"\nrate = \"20 Mbit\"\nudp = \"5 Mbit\"\n", b.node.id);
+    std::fs::write(&file, limits).unwrap();
+    vpn(SHOAL, &a.node.data, &["policy", "reload"]).unwrap();
+    let counted = |reason: &str| dropped(SHOAL, &a.node.data, reason).unwrap();
+    let in_time = (0..TRIES).any(|_| {
+        let (out, back) = (goodput(&left, &right, b.v4), goodput(&right, &left, a.v4));
+        let (udp, free) = (datagrams(&left, &right, b.v4), goodput(&left, &third, c.v4));
+        let (peer, protocol) = (counted("limited-peer"), counted("limited-protocol"));
+        say(&format!(
+            "vpn limits: TCP {out:.1} Mb/s out, {back:.1} back, UDP {udp:.2}, another peer {free:.1}; \
+             {peer} and {protocol} dropped"
+        ));
+        assert!(out < 21.0 && back < 21.0 && udp < 5.5, "more than the limit");
+        out > 17.0 && back > 17.0 && udp > 4.0 && free > 25.0 && protocol > 0
+    });
+    assert!(in_time, "{TRIES} times a limit or a machine was too slow");
 }

@@ -277,18 +277,21 @@ pub(super) fn stats(stats: &Stats) -> String {
             out.push_str(&table(&[title, "times"], &rows));
         }
     }
-    let busy = stats.waiting.iter().filter(|waiting| waiting.queued.packets > 0 || waiting.parked.packets > 0);
+    let busy = stats
+        .waiting
+        .iter()
+        .filter(|waiting| [&waiting.queued, &waiting.parked, &waiting.limited].iter().any(|amount| amount.packets > 0));
     let rows: Vec<Vec<String>> = busy
         .map(|waiting| {
             let amount = |amount: &shoal_protocol::local::view::Amount| {
                 format!("{} ({})", amount.packets, ByteCount(amount.bytes))
             };
-            vec![waiting.node.to_string(), amount(&waiting.queued), amount(&waiting.parked)]
+            vec![waiting.node.to_string(), amount(&waiting.queued), amount(&waiting.parked), amount(&waiting.limited)]
         })
         .collect();
     if !rows.is_empty() {
         out.push('\n');
-        out.push_str(&table(&["waiting for", "a turn", "a session"], &rows));
+        out.push_str(&table(&["waiting for", "a turn", "a session", "its limit"], &rows));
     }
     out + &left_out(stats.left_out)
 }
@@ -386,7 +389,12 @@ mod tests {
             dropped: BTreeMap::new(),
             refused: BTreeMap::new(),
             handshakes: BTreeMap::new(),
-            waiting: vec![Waiting { node: node(1), queued: Amount::default(), parked: Amount::default() }],
+            waiting: vec![Waiting {
+                node: node(1),
+                queued: Amount::default(),
+                parked: Amount::default(),
+                limited: Amount::default(),
+            }],
             left_out: 0,
         };
         let text = stats(&all);

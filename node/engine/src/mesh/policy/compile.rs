@@ -8,13 +8,15 @@ use shoal_protocol::NodeId;
 use shoal_protocol::mesh::prefix::{Prefix, PrefixError};
 
 use super::document::{
-    Document, EXITS_MAX, ExitText, GROUPS_MAX, LIST_MAX, PEERS_MAX, PREFIXES_MAX, PolicyError, RULES_MAX, RuleText,
-    SEGMENTS_MAX, SegmentText, Word,
+    Document, EXITS_MAX, ExitText, GROUPS_MAX, LIMITS_MAX, LIST_MAX, LimitText, PEERS_MAX, PREFIXES_MAX, PolicyError,
+    RULES_MAX, RuleText, SEGMENTS_MAX, SegmentText, Word,
 };
 use super::floor::{self, Floor, FloorFacts};
 use super::prefix_table::PrefixTable;
+use super::rate::{NoRate, bytes_per_second};
 use super::snapshot::{Exit, Protocol, Rule, Segment, Selector, Snapshot};
 use crate::mesh::packet::tuple::{TCP, UDP};
+use crate::mesh::qos::limits::PeerRates;
 use crate::suggest::closest;
 
 /// What only this machine knows.
@@ -42,11 +44,13 @@ impl Snapshot {
         at_most("prefixes", document.prefixes.len(), PREFIXES_MAX)?;
         at_most("exits", document.exits.len(), EXITS_MAX)?;
         at_most("segments", document.segments.len(), SEGMENTS_MAX)?;
+        at_most("limits", document.limits.len(), LIMITS_MAX)?;
         at_most("addresses of this machine", local.addresses.len(), LOCAL_MAX)?;
         at_most("networks of this machine", local.connected.len(), LOCAL_MAX)?;
         let rules = document.rules.iter().map(|rule| resolver.rule(rule)).collect::<Result<_, _>>()?;
         let exits = document.exits.iter().map(|exit| resolver.exit(exit)).collect::<Result<_, _>>()?;
         let segments = document.segments.iter().map(|segment| resolver.segment(segment)).collect::<Result<_, _>>()?;
+        let limits = document.limits.iter().map(|limit| resolver.limit(limit)).collect::<Result<_, _>>()?;
         Ok(Self {
             generation,
             serial: document.serial,
@@ -57,6 +61,7 @@ impl Snapshot {
             rules,
             exits,
             segments,
+            limits,
             local,
         })
     }
@@ -203,6 +208,25 @@ impl<'a> Resolver<'a> {
     fn segment(&self, text: &SegmentText) -> Result<Segment, PolicyError> {
         let name = text.name.as_ref().chars().take(80).collect();
         Ok(Segment { name, mode: text.mode, members: self.selector(&text.members, false)? })
+    }
+
+    fn limit(&self, text: &LimitText) -> Result<(Selector, PeerRates), PolicyError> {
+        let rate = |word: &Option<Word>| word.as_ref().map(|word| self.rate(word)).transpose();
+        let protocols = [rate(&text.tcp)?, rate(&text.udp)?, rate(&text.icmp)?, rate(&text.other)?];
+        let rates = PeerRates { all: rate(&text.rate)?, protocols };
+        if rates == PeerRates::default() {
+            return Err(
+                self.mistake(&text.peer, "this limits nothing: it needs a rate, or one of tcp, udp, icmp, other")
+            );
+        }
+        Ok((self.selector(std::slice::from_ref(&text.peer), false)?, rates))
+    }
+
+    fn rate(&self, word: &Word) -> Result<u64, PolicyError> {
+        bytes_per_second(word.as_ref()).map_err(|NoRate { why, suggestion }| {
+            let what = format!("`{}` is no rate like 20 Mbit: it {why}", shown(word.as_ref()));
+            self.document.mistake(word, what, suggestion)
+        })
     }
 
     fn sites(&self, local: &Local) -> Result<PrefixTable<Selector>, PolicyError> {

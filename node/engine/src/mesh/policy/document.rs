@@ -32,6 +32,11 @@
 //! members = ["12D3KooW.."]
 //! prefixes = ["10.2.0.0/16"]         # what is behind a prefix counts too
 //! mode = "local_only"                # or "strict", "internet_only"
+//!
+//! [[limits]]                         # the first that fits counts, each way, for each peer by itself
+//! peer = "12D3KooW.."                # or a group, or "*"
+//! rate = "20 Mbit"                   # of all of it, a second
+//! udp = "5 Mbit"                     # also tcp, icmp, other
 //! ```
 
 use std::collections::BTreeMap;
@@ -59,6 +64,8 @@ pub const PREFIXES_MAX: usize = 1024;
 pub const EXITS_MAX: usize = 32;
 /// Most segments: a peer's segments are the bits of one word.
 pub const SEGMENTS_MAX: usize = 64;
+/// Most limits: each is looked at for a peer once.
+pub const LIMITS_MAX: usize = 256;
 /// Most ports or addresses of one rule, and most prefixes of an exit or segment.
 pub const LIST_MAX: usize = 64;
 
@@ -187,6 +194,24 @@ pub struct SegmentText {
     pub mode: Mode,
 }
 
+/// `[[limits]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitText {
+    /// A peer id, a group or `*`.
+    pub peer: Word,
+    /// Of all that goes to it, and of all that comes from it.
+    pub rate: Option<Word>,
+    /// Of TCP.
+    pub tcp: Option<Word>,
+    /// Of UDP.
+    pub udp: Option<Word>,
+    /// Of ICMP and ICMPv6.
+    pub icmp: Option<Word>,
+    /// Of all other protocols together.
+    pub other: Option<Word>,
+}
+
 /// A document that was read, its names not yet resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,6 +239,9 @@ pub struct Document {
     /// Parts of the network.
     #[serde(default)]
     pub segments: Vec<SegmentText>,
+    /// How much may go to peers and come from them.
+    #[serde(default)]
+    pub limits: Vec<LimitText>,
     /// Where lines end in the text, for messages.
     #[serde(skip)]
     breaks: Vec<usize>,

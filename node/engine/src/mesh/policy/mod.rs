@@ -12,6 +12,7 @@ pub mod compile;
 pub mod document;
 pub mod floor;
 pub mod prefix_table;
+mod rate;
 pub mod snapshot;
 
 pub use compile::Local;

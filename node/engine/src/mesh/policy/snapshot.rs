@@ -17,6 +17,7 @@ use super::floor::{self, Floor, FloorFacts};
 use super::prefix_table::PrefixTable;
 use crate::mesh::packet::Tuple;
 use crate::mesh::packet::tuple::{ICMP, ICMPV6, TCP, UDP};
+use crate::mesh::qos::limits::PeerRates;
 
 /// Whom a list of a document means.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -229,6 +230,7 @@ pub struct Snapshot {
     pub(super) exits: Vec<Exit>,
     pub(super) segments: Vec<Segment>,
     pub(super) segment_prefixes: PrefixTable<u64>,
+    pub(super) limits: Vec<(Selector, PeerRates)>,
     pub(super) local: Local,
 }
 
@@ -243,6 +245,18 @@ impl Snapshot {
     #[must_use]
     pub const fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// Whether any peer has a limit.
+    #[must_use]
+    pub const fn has_limits(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    /// How much may go to a peer, and come from it: what the first limit says that fits.
+    #[must_use]
+    pub fn limits_of(&self, subject: &Subject) -> PeerRates {
+        self.limits.iter().find(|(peers, _)| peers.has(subject)).map(|(_, rates)| *rates).unwrap_or_default()
     }
 
     /// The name of a rule that a verdict holds.

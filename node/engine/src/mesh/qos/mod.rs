@@ -1,6 +1,7 @@
 //! Who goes first on a link, and what goes no further. Every link to a next hop has one [`Queue`]; packets get a class
 //! ([`classify()`]), are cut if they would hold the link for long ([`piece_bytes`]), wait in a queue of their flow, and
-//! leave by deficit round robin with CoDel. Limits ([`limits`]) stand before it. Time is an argument, in microseconds
+//! leave by deficit round robin with CoDel. Limits
+//! ([`limits`]) stand before it. Time is an argument, in microseconds
 //! since some moment, never going back; what a packet is made of is the caller's.
 
 pub mod bucket;
@@ -15,7 +16,7 @@ pub use bucket::{Bucket, Rate};
 pub use classify::classify;
 pub use codel::Codel;
 pub use flight::Flight;
-pub use limits::{Protocol, RateLimits};
+pub use limits::{Limiter, Protocol};
 pub use pace::Pace;
 pub use queue::{Queue, QueueDrop, Taken};
 

@@ -150,6 +150,11 @@ impl<T> Queue<T> {
         self.bytes_max = usize::try_from(wanted).unwrap_or(BYTES_MAX).clamp(BYTES_MIN, BYTES_MAX);
     }
 
+    /// It takes so many bytes at most, until another rate is set.
+    pub const fn set_most(&mut self, bytes: usize) {
+        self.bytes_max = bytes;
+    }
+
     /// Items that wait.
     #[must_use]
     pub fn len(&self) -> usize {
