@@ -1,19 +1,24 @@
-//! Sealed frames for one address, side by side, so that one call sends many: equal in length but for the last. It seals
-//! nothing and sends nothing itself.
+//! Sealed frames for one address and with one congestion mark, side by side, so that one call sends many: equal in length
+//! but for the last. It seals nothing and sends nothing itself.
 
 use std::net::SocketAddr;
+
+use shoal_engine::mesh::packet::ecn::Ecn;
 
 /// Bytes of a batch: what one call sends at most.
 const BYTES: usize = 65_487;
 /// Frames of a batch: what one call sends at most.
 const FRAMES_MAX: usize = 64;
 
+/// Where a frame goes, and what its datagram says of congestion.
+pub(crate) type Target = (SocketAddr, Ecn);
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// Made when first needed.
     memory: Vec<u8>,
-    to: Option<SocketAddr>,
+    to: Option<Target>,
     end: usize,
     length: usize,
     count: usize,
@@ -26,7 +31,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Whether a frame of at most `most` bytes for `to` can be added; if not, flush first.
-    pub(crate) fn takes(&self, to: SocketAddr, most: usize) -> bool {
+    pub(crate) fn takes(&self, to: Target, most: usize) -> bool {
         let fits = self.end.saturating_add(most) <= BYTES;
         self.count == 0 || (self.to == Some(to) && !self.is_closed && !self.is_stuck && self.count < FRAMES_MAX && fits)
     }
@@ -41,7 +46,7 @@ impl Batch {
 
     /// The first `length` bytes of the room are a frame for `to`. Says whether the batch now is to be flushed, with the
     /// frame or, if that is longer than those before it, without.
-    pub(crate) fn add(&mut self, to: SocketAddr, length: usize) -> Added {
+    pub(crate) fn add(&mut self, to: Target, length: usize) -> Added {
         if self.count > 0 && length > self.length {
             return Added::Longer { length };
         }
@@ -55,7 +60,7 @@ impl Batch {
     }
 
     /// After [`Added::Longer`] and a flush: what was left out becomes the first frame.
-    pub(crate) fn begin_with(&mut self, at: usize, to: SocketAddr, length: usize) {
+    pub(crate) fn begin_with(&mut self, at: usize, to: Target, length: usize) {
         self.memory.copy_within(at..at.saturating_add(length), 0);
         self.add(to, length);
     }
@@ -65,8 +70,8 @@ impl Batch {
         self.end
     }
 
-    /// Address, bytes and length of each frame but the last; none if the batch is empty.
-    pub(crate) fn contents(&self) -> Option<(SocketAddr, &[u8], usize)> {
+    /// Target, bytes and length of each frame but the last; none if the batch is empty.
+    pub(crate) fn contents(&self) -> Option<(Target, &[u8], usize)> {
         let bytes = self.memory.get(self.sent..self.end)?;
         (self.count > 0).then_some((self.to?, bytes, self.length))
     }
@@ -107,8 +112,8 @@ pub(crate) enum Added {
 mod tests {
     use super::*;
 
-    fn to(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
+    fn to(port: u16) -> Target {
+        (SocketAddr::from(([192, 0, 2, 1], port)), Ecn::Capable0)
     }
 
     fn put(batch: &mut Batch, byte: u8, length: usize) -> Added {
@@ -123,6 +128,7 @@ mod tests {
         assert_eq!(put(&mut batch, 1, 100), Added::Open);
         assert_eq!(put(&mut batch, 2, 100), Added::Open);
         assert!(batch.takes(to(1), 1000) && !batch.takes(to(2), 100));
+        assert!(!batch.takes((to(1).0, Ecn::Congested), 100), "a batch has one mark");
         assert_eq!(put(&mut batch, 3, 40), Added::Full);
         assert!(!batch.takes(to(1), 40));
         let (address, bytes, length) = batch.contents().unwrap();

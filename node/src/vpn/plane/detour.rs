@@ -1,6 +1,7 @@
 //! Words for a member that is reached over others, by a neighbour that is named and not looked up: probes, their answers and
 //! handshakes that are repeated. It decides nothing: by whom is what the control half says.
 
+use shoal_engine::mesh::packet::ecn::Ecn;
 use shoal_protocol::mesh::peer_hash::PeerHash;
 use shoal_protocol::mesh::relay::RelayHeader;
 use shoal_protocol::mesh::session::SessionIndex;
@@ -56,7 +57,7 @@ impl Plane {
             }
         }
         out.scratch = scratch;
-        if let Err(reason) = self.send_relayed(next, length, out) {
+        if let Err(reason) = self.send_relayed(next, Ecn::NotCapable, length, out) {
             self.counters.drop(reason);
         }
     }

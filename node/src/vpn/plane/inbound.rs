@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shoal_engine::mesh::network::Tables;
+use shoal_engine::mesh::packet::ecn::{self, Ecn};
 use shoal_engine::mesh::packet::join::{Join, Joined};
 use shoal_engine::mesh::packet::offload::rebuild;
 use shoal_engine::mesh::packet::virtio::VirtioHeader;
@@ -36,6 +37,8 @@ const _: () = assert!(PACKET_AT >= FORM.length());
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
     pub(super) out: Outlet,
+    /// What the datagram says of congestion whose frames come; of a lane nothing.
+    pub(super) outer: Ecn,
     join: Join,
     /// A virtio header and the packet that is being joined.
     memory: Vec<u8>,
@@ -98,7 +101,7 @@ impl Plane {
                     self.deliver(&link, frame, sink)
                 }
                 Judgement::Hold => {
-                    receiving.hold(path, frame);
+                    receiving.hold(path, frame, sink.outer);
                     self.holds.store(true, Ordering::Release);
                     Ok(())
                 }
@@ -158,7 +161,8 @@ impl Plane {
             }
             RelayStep::Forward { next, header } => {
                 let next = self.link(&next).ok_or("no-carrier")?;
-                let sent = self.submit_relayed(&next, header.class, header.flow_label, relayed, &mut sink.out);
+                let sent =
+                    self.submit_relayed(&next, (header.class, header.flow_label), (relayed, sink.outer), &mut sink.out);
                 Ok(sent?)
             }
         }
@@ -166,11 +170,14 @@ impl Plane {
 
     /// Frames whose order had to be waited for.
     fn deliver_held(&self, link: &Arc<Link>, held: Vec<Held>, sink: &mut Sink) {
-        for Held { mut frame, .. } in held {
+        let outer = sink.outer;
+        for Held { mut frame, outer, .. } in held {
+            sink.outer = outer;
             if let Err(reason) = self.deliver(link, &mut frame, sink) {
                 self.counters.drop(reason);
             }
         }
+        sink.outer = outer;
     }
 
     /// Frames that were waited for long enough.
@@ -206,7 +213,7 @@ impl Plane {
             None => return Err("truncated".into()),
         };
         let meta = Meta::from_bytes(head).map_err(|_| "bad-meta")?;
-        let parsed = Parsed::of(packet)?;
+        let parsed = combine(packet, sink.outer)?;
         let tables = self.tables();
         self.allow_inbound(&tables, link, &parsed, sink)?;
         self.counters.received.add(classify(&parsed), packet.len());
@@ -294,5 +301,19 @@ impl Plane {
         self.allow(tables, &link.peer, parsed, Direction::Inbound)?;
         sink.allowed = Some(key);
         Ok(())
+    }
+}
+
+/// A packet as it goes on, with what its datagram met on its way (RFC 6040 4.2).
+fn combine(packet: &mut [u8], outer: Ecn) -> Result<Parsed, Lost> {
+    let parsed = Parsed::of(packet)?;
+    let own = Ecn::of(parsed.traffic_class);
+    match ecn::inner(own, outer) {
+        None => Err("not-ecn-capable".into()),
+        Some(now) if now == own => Ok(parsed),
+        Some(now) => {
+            ecn::set(packet, now)?;
+            Ok(Parsed::of(packet)?)
+        }
     }
 }

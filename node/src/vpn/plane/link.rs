@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shoal_engine::mesh::packet::ecn::Ecn;
 use shoal_engine::mesh::qos::Queue;
 use shoal_engine::mesh::session::{Dropped, Installed, RxHalf, Traffic, TxHalf};
 use shoal_engine::path::fence::FenceGate;
@@ -108,6 +109,8 @@ impl Sending {
 pub(super) struct Held {
     path: PathId,
     pub(super) frame: Vec<u8>,
+    /// What its datagram said of congestion.
+    pub(super) outer: Ecn,
 }
 
 /// What receives.
@@ -130,8 +133,8 @@ impl Receiving {
     }
 
     /// Keeps an opened frame until the gate lets it go.
-    pub(super) fn hold(&mut self, path: PathId, frame: &[u8]) {
-        self.held.push(Held { path, frame: frame.to_vec() });
+    pub(super) fn hold(&mut self, path: PathId, frame: &[u8], outer: Ecn) {
+        self.held.push(Held { path, frame: frame.to_vec(), outer });
     }
 
     /// The frames of a path that were kept, in their order.

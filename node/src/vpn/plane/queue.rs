@@ -4,15 +4,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shoal_engine::mesh::packet::Parsed;
+use shoal_engine::mesh::packet::ecn::{self, Ecn};
 use shoal_engine::mesh::packet::split::{Limits, Prepared, piece_limit, prepare};
-use shoal_engine::mesh::packet::{Parsed, ecn};
 use shoal_engine::mesh::qos::{Pace, Queue, Taken, piece_bytes};
 use shoal_engine::path::{Carrier, Ways};
 use shoal_protocol::mesh::class::Class;
 use shoal_protocol::mesh::meta::Meta;
 use shoal_protocol::mesh::offloads::Offloads;
 use shoal_protocol::mesh::peer_hash::PeerHash;
-use shoal_protocol::mesh::session::content::ContentKind;
 
 use super::Plane;
 use super::lane::LaneQueue;
@@ -32,8 +32,8 @@ const BELOW_PART: usize = 4;
 pub(super) enum Waiting {
     /// A packet for the member behind a link, by this link, in frames of at most so many bytes.
     Packet { to: Arc<Link>, max_frame: usize, meta: Meta, bytes: Vec<u8>, class: Class, label: u16 },
-    /// A relay header and a sealed frame.
-    Relayed(Vec<u8>),
+    /// A relay header and a sealed frame, and what its datagram said of congestion.
+    Relayed(Vec<u8>, Ecn),
 }
 
 /// A socket and what is known of its link.
@@ -136,19 +136,27 @@ impl Plane {
     pub(super) fn submit_relayed(
         &self,
         next: &Arc<Link>,
-        class: Class,
-        label: u16,
-        relayed: &[u8],
+        (class, label): (Class, u16),
+        (relayed, mark): (&[u8], Ecn),
         out: &mut Outlet,
     ) -> Result<(), NotSent> {
         let mut sending = next.sending();
         if sending.queue.is_none() && self.has_room(&sending, out) {
             drop(sending);
-            return self.send_body(next, ContentKind::Relayed, relayed, out);
+            return self.forward(next, mark, relayed, out);
         }
-        let item = Waiting::Relayed(relayed.to_vec());
+        let item = Waiting::Relayed(relayed.to_vec(), mark);
         self.push(next, &mut sending, item, (class, u64::from(label), relayed.len()));
         Ok(())
+    }
+
+    /// Sends a frame on for somebody else, with the mark it came with: nobody here can write it inside. A link that carries
+    /// no marks would hide that congestion was met, so there the frame is lost instead (RFC 6040 4.2, RFC 9599).
+    fn forward(&self, next: &Link, mark: Ecn, relayed: &[u8], out: &mut Outlet) -> Result<(), NotSent> {
+        if mark == Ecn::Congested && !carries_marks(&next.sending()) {
+            return Err(NotSent::Congested);
+        }
+        self.send_body(next, mark, relayed, out)
     }
 
     /// Whether a frame can go now.
@@ -260,11 +268,18 @@ impl Plane {
                     return Served::Full;
                 }
                 let rate = self.rate_of(&sending);
+                let can_mark = carries_marks(&sending);
                 let Some(queue) = &mut sending.queue else { return Served::Empty };
                 queue.set_rate(rate);
                 let mark = |item: &mut Waiting| match item {
                     Waiting::Packet { bytes, .. } => ecn::mark(bytes),
-                    Waiting::Relayed(_) => false,
+                    Waiting::Relayed(_, mark) => {
+                        let marks = can_mark && *mark != Ecn::NotCapable;
+                        if marks {
+                            *mark = Ecn::Congested;
+                        }
+                        marks
+                    }
                 };
                 let drop = |_, reason: shoal_engine::mesh::qos::QueueDrop| self.counters.drop(reason);
                 match queue.pop(self.uptime_us(), mark, drop) {
@@ -291,7 +306,7 @@ impl Plane {
                 let packet = Packet { parsed, meta, bytes: &mut bytes, class, label };
                 self.send_packet(&to, (link.peer, max_frame), packet, out)
             }
-            Waiting::Relayed(bytes) => self.send_body(link, ContentKind::Relayed, &bytes, out),
+            Waiting::Relayed(bytes, mark) => self.forward(link, mark, &bytes, out),
         }
     }
 
@@ -299,6 +314,11 @@ impl Plane {
     pub(super) fn full_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.sockets.iter().filter(|socket| socket.is_full()).map(|socket| &socket.udp)
     }
+}
+
+/// Whether what goes on a link now has an IP header of its own to mark.
+const fn carries_marks(sending: &Sending) -> bool {
+    matches!(sending.ways, Ways::One { on: Carrier::Udp(_), .. })
 }
 
 /// What became of a turn.

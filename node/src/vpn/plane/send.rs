@@ -1,10 +1,10 @@
 //! Frames of a link to its carriers: packets cut to what fits, sealed where they are sent from. It knows no rule and no
 //! route beyond the next hop it is given.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use shoal_engine::mesh::packet::ecn::{self, Ecn};
 use shoal_engine::mesh::packet::split::{Limits, Prepared, prepare};
 use shoal_engine::mesh::packet::{PacketDrop, Parsed};
 use shoal_engine::path::{Carrier, Ways};
@@ -17,10 +17,10 @@ use shoal_protocol::mesh::session::content::{ContentKind, Control};
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, FRAME_MAX, FRAME_OVERHEAD, PathId};
 
 use super::Plane;
-use super::batch::{Added, Batch};
+use super::batch::{Added, Batch, Target};
 use super::lane::LaneFrame;
 use super::link::{Link, Sending};
-use crate::vpn::system::udp::{self, Sent};
+use crate::vpn::system::udp::{self, EcnCodepoint, Sent};
 
 /// How long a full socket is waited for at a time, and how often: what is left then is lost, as on any full link.
 const FULL_WAIT: Duration = Duration::from_millis(2);
@@ -64,6 +64,9 @@ pub(crate) enum NotSent {
     /// Its parts contradict each other.
     #[error("bad-offload")]
     BadOffload,
+    /// It met congestion, of which the next link can tell nobody.
+    #[error("congested")]
+    Congested,
     /// The session carries nothing more.
     #[error("exhausted")]
     Exhausted,
@@ -89,6 +92,8 @@ impl Plane {
     ) -> Result<(), NotSent> {
         let Packet { parsed, meta, bytes, class, label } = packet;
         let is_direct = hop == link.peer;
+        // Seen by every link on the way; what is inside is not told but for these two bits (RFC 6040 4.1).
+        let mark = ecn::outer(Ecn::of(parsed.traffic_class));
         let mut sending = link.sending();
         let (offloads, far_max) = sending.far().ok_or(NotSent::NoSession)?;
         let (carrier_max, nested) = match sending.ways {
@@ -129,7 +134,7 @@ impl Plane {
         };
         let most = most.saturating_add(Meta::LEN);
         if is_direct {
-            while self.emit(&mut sending, ContentKind::Packet, most, &mut body, out)? {}
+            while self.emit(&mut sending, (ContentKind::Packet, mark), most, &mut body, out)? {}
             return Ok(());
         }
         let header =
@@ -148,28 +153,22 @@ impl Plane {
             sending.note(Carrier::Routed);
             // Two links are never locked at once: each may be the other's next hop.
             drop(sending);
-            self.send_relayed(&next, length, out)?;
+            self.send_relayed(&next, mark, length, out)?;
             sending = link.sending();
         }
     }
 
     /// Sends a relay header and frame, the first `length` bytes of the scratch memory, to a neighbour.
-    pub(super) fn send_relayed(&self, next: &Link, length: usize, out: &mut Outlet) -> Result<(), NotSent> {
+    pub(super) fn send_relayed(&self, next: &Link, mark: Ecn, length: usize, out: &mut Outlet) -> Result<(), NotSent> {
         let scratch = out.take_scratch();
         let relayed = scratch.get(..length).unwrap_or_default();
-        let done = self.send_body(next, ContentKind::Relayed, relayed, out);
+        let done = self.send_body(next, mark, relayed, out);
         out.scratch = scratch;
         done
     }
 
-    /// Sends one body to a neighbour.
-    pub(super) fn send_body(
-        &self,
-        next: &Link,
-        kind: ContentKind,
-        bytes: &[u8],
-        out: &mut Outlet,
-    ) -> Result<(), NotSent> {
+    /// Sends a relay header and frame to a neighbour.
+    pub(super) fn send_body(&self, next: &Link, mark: Ecn, bytes: &[u8], out: &mut Outlet) -> Result<(), NotSent> {
         let mut is_left = true;
         let mut body = |room: &mut [u8]| -> Result<Option<usize>, NotSent> {
             if !std::mem::take(&mut is_left) {
@@ -183,14 +182,14 @@ impl Plane {
         if bytes.len().saturating_add(FRAME_OVERHEAD) > most {
             return Err(NotSent::TooBig { mtu: most });
         }
-        self.emit(&mut sending, kind, bytes.len(), &mut body, out).map(|_| ())
+        self.emit(&mut sending, (ContentKind::Relayed, mark), bytes.len(), &mut body, out).map(|_| ())
     }
 
     /// Seals and sends the next frame; says whether there was one. Its body has at most `most` bytes.
     fn emit(
         &self,
         sending: &mut Sending,
-        kind: ContentKind,
+        (kind, mark): (ContentKind, Ecn),
         most: usize,
         body: Body<'_>,
         out: &mut Outlet,
@@ -210,12 +209,12 @@ impl Plane {
                 Ok(true)
             }
             Ways::One { on: Carrier::Udp(to), path } => {
-                if !out.batch.takes(to, memory) {
+                if !out.batch.takes((to, mark), memory) {
                     self.empty(out);
                 }
                 let at = out.batch.end();
                 let Some(length) = seal(sending, path, kind, out.batch.room(), body)? else { return Ok(false) };
-                self.added(at, to, length, out);
+                self.added(at, (to, mark), length, out);
                 sending.note(Carrier::Udp(to));
                 Ok(true)
             }
@@ -236,7 +235,7 @@ impl Plane {
     }
 
     /// Puts a frame that was sealed at `at` into the batch.
-    fn added(&self, at: usize, to: SocketAddr, length: usize, out: &mut Outlet) {
+    fn added(&self, at: usize, to: Target, length: usize, out: &mut Outlet) {
         match out.batch.add(to, length) {
             Added::Open => {}
             Added::Full => self.flush(out),
@@ -263,7 +262,7 @@ impl Plane {
                 self.empty(out);
                 if let Some(room) = out.batch.room().get_mut(..bytes.len()) {
                     room.copy_from_slice(bytes);
-                    out.batch.add(to, bytes.len());
+                    out.batch.add((to, Ecn::NotCapable), bytes.len());
                 }
                 self.flush(out);
             }
@@ -284,7 +283,7 @@ impl Plane {
                 self.empty(out);
                 if let Some(room) = out.batch.room().get_mut(..bytes.len()) {
                     room.copy_from_slice(bytes);
-                    out.batch.add(to, bytes.len());
+                    out.batch.add((to, Ecn::NotCapable), bytes.len());
                 }
                 self.flush(out);
             }
@@ -347,7 +346,8 @@ impl Plane {
     /// Sends what is in the batch, and if the socket is full waits for it a little: there is room for other frames then.
     fn empty(&self, out: &mut Outlet) {
         let was_patient = std::mem::replace(&mut out.is_patient, false);
-        if let Some(socket) = out.batch.contents().filter(|_| out.is_stuck()).and_then(|(to, ..)| self.socket(to)) {
+        if let Some(socket) = out.batch.contents().filter(|_| out.is_stuck()).and_then(|((to, _), ..)| self.socket(to))
+        {
             socket.set_full(false);
         }
         self.flush(out);
@@ -369,14 +369,15 @@ impl Plane {
     /// Sends datagrams; says how many bytes a full socket took, if the rest is to be kept.
     fn send_datagrams(
         &self,
-        to: SocketAddr,
+        (to, mark): Target,
         mut bytes: &[u8],
         length: usize,
         is_patient: bool,
     ) -> Result<Option<usize>, &'static str> {
         let socket = self.socket(to).ok_or("no-socket")?;
+        let ecn = EcnCodepoint::from_bits(mark.bits());
         for _ in 0..FULL_WAITS {
-            match socket.udp.send(&udp::Batch { to, from: None, ecn: None, bytes, length }) {
+            match socket.udp.send(&udp::Batch { to, from: None, ecn, bytes, length }) {
                 Ok(Sent::All) => {
                     socket.note(bytes.len(), false, self.uptime_us());
                     if is_patient {

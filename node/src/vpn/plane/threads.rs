@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use shoal_engine::mesh::packet::ecn::Ecn;
 use shoal_engine::path::Carrier;
 
 use super::Plane;
@@ -161,6 +162,7 @@ fn receive(
     };
     for (buffer, meta) in memory.chunks_mut(udp::BUFFER_LENGTH).zip(metas).take(count) {
         let from = Carrier::Udp(meta.addr);
+        sink.outer = meta.ecn.map_or(Ecn::NotCapable, |ecn| Ecn::of(ecn as u8));
         let filled = buffer.get_mut(..meta.len).unwrap_or_default();
         for frame in filled.chunks_mut(meta.stride.max(1)) {
             plane.handle_frame(frame, from, None, sink);

@@ -3,6 +3,7 @@
 
 mod apart;
 mod carriers;
+mod ecn;
 mod exit_names;
 mod forged;
 mod forwarded;

@@ -6,9 +6,10 @@ use super::bytes::{be16, byte, put, put16};
 use super::checksum::changed;
 
 /// The two ECN bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ecn {
     /// The ends do not take part: drop instead of mark.
+    #[default]
     NotCapable,
     /// ECT(1).
     Capable1,
