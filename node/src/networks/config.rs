@@ -169,22 +169,23 @@ mod tests {
 
     #[test]
     fn what_two_networks_cannot_share_is_refused_in_three_lines() {
-        let work = |vpn: &str| format!("[[networks]]\nname = \"work\"\nvpn = {{ {vpn} }}\n");
+        let named = |name: &str| format!("[[networks]]\nname = {name:?}\n");
+        let work = |vpn: &str| format!("{}vpn = {{ {vpn} }}\n", named("work"));
         let exit = "use-exit = \"auto\"";
         for (text, word) in [
             (format!("[vpn]\n{}", work("")), "pools are 100.64.0.0/10 and 100.64.0.0/10"),
             (format!("[vpn]\n{}", work("pool = \"100.65.0.0/16\"")), "another `pool`"),
             (work("").repeat(2), "two networks are called \"work\""),
-            (work("").replace("work", "home"), "two networks are called \"home\""),
-            (work("").replace("work", "HOME"), "two networks are called"),
+            (named("home"), "two networks are called \"home\""),
+            (named("HOME"), "two networks are called"),
             (format!("[vpn]\ntun-name = \"shoal1\"\n{}", work("pool = \"10.9.0.0/16\"")), "another `tun-name`"),
             (format!("[vpn]\n{exit}\n{}", work(&format!("pool = \"10.9.0.0/16\", {exit}"))), "both use an exit"),
             (format!("[vpn]\nport = 99\n{}", work("pool = \"10.9.0.0/16\", port = 99")), "one UDP port"),
             (format!("[vpn]\nadvertise-route = [\"10.9.1.0/24\"]\n{}", work("pool = \"10.9.0.0/16\"")), "not be apart"),
             (work("enabled = false"), "network \"work\": it is switched off"),
             (work("mtu = 9"), "network \"work\": an MTU of 9"),
-            (work("").replace("work", ".."), "begins with a dot"),
-            (work("").replace("work", "a/b"), "network name"),
+            (named(".."), "begins with a dot"),
+            (named("a/b"), "network name"),
             (work("").repeat(NETWORKS_MAX), "networks beside the main one"),
         ] {
             let problem = checked(&text).unwrap_err();

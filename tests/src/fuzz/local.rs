@@ -43,9 +43,9 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
     ];
     let mut seeds: Vec<Vec<u8>> =
         requests.iter().map(|request| format!(r#"{{"version":1,"request":{request}}}"#).into_bytes()).collect();
+    seeds.push(br#"{"version":2,"request":{"vpn.later":7}}"#.to_vec());
     seeds.push(br#"{"version":1,"network":"work","request":{"vpn.status":{}}}"#.to_vec());
     seeds.push(br#"{"version":1,"network":"work","request":{"store.status":{}}}"#.to_vec());
-    seeds.push(br#"{"version":2,"request":{"vpn.later":7}}"#.to_vec());
     seeds
 }
 
