@@ -35,9 +35,8 @@ pub(super) fn bytes_per_second(text: &str) -> Result<u64, NoRate> {
     if fraction.len() > FRACTION_MAX || (number.contains('.') && fraction.is_empty()) {
         return Err(no("has none or more than three digits behind its point"));
     }
-    let (whole, thousandths) = match (whole.parse::<u64>(), thousandths.parse::<u64>()) {
-        (Ok(whole), Ok(thousandths)) => (whole, thousandths),
-        _ => return Err(no("has no number before its unit")),
+    let (Ok(whole), Ok(thousandths)) = (whole.parse::<u64>(), thousandths.parse::<u64>()) else {
+        return Err(no("has no number before its unit"));
     };
     let bits = u128::from(whole)
         .saturating_mul(1000)
