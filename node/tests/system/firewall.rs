@@ -120,6 +120,18 @@ struct Side {
     inbound: &'static str,
 }
 
+/// Of an exit that lets its members into one private network, and somebody in.
+fn exit_rules() -> ExitRules {
+    ExitRules {
+        tun: "shoal0".into(),
+        sources: prefixes(&["100.64.0.0/10", "fd99::/64"]),
+        apart: Vec::new(),
+        allow: prefixes(&["100.64.0.1/32", "fd99::1/128", "10.5.0.0/16", "fd05::/16"]),
+        deny: prefixes(&["10.0.0.0/8", "127.0.0.0/8", "192.0.2.0/24", "100.64.0.0/10", "fc00::/7", "2001:db8::/64"]),
+        inbound: prefixes(&["192.0.2.77/32", "2001:db8::77/128"]),
+    }
+}
+
 #[test]
 fn an_exit_passes_on_masquerades_and_keeps_its_floor() {
     inside("firewall::an_exit_passes_on_masquerades_and_keeps_its_floor", || {
@@ -132,22 +144,7 @@ fn an_exit_passes_on_masquerades_and_keeps_its_floor() {
         Switch::ForwardV6.set("1").unwrap();
         let nft = Nft::find().unwrap();
         let table = Table::exit("home").unwrap();
-        let rules = ExitRules {
-            tun: "shoal0".into(),
-            sources: prefixes(&["100.64.0.0/10", "fd99::/64"]),
-            apart: Vec::new(),
-            allow: prefixes(&["100.64.0.1/32", "fd99::1/128", "10.5.0.0/16", "fd05::/16"]),
-            deny: prefixes(&[
-                "10.0.0.0/8",
-                "127.0.0.0/8",
-                "192.0.2.0/24",
-                "100.64.0.0/10",
-                "fc00::/7",
-                "2001:db8::/64",
-            ]),
-            inbound: prefixes(&["192.0.2.77/32", "2001:db8::77/128"]),
-        };
-        nft.install(&rules.ruleset(table.clone()).unwrap()).unwrap();
+        nft.install(&exit_rules().ruleset(table.clone()).unwrap()).unwrap();
 
         let away = |to: &str, source: &str| {
             let to: IpAddr = to.parse().unwrap();
