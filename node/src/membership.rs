@@ -149,7 +149,7 @@ impl Membership {
     ///
     /// # Errors
     /// The request, if it is about anything else.
-    pub(crate) fn answer(&self, from: Peer, request: Request) -> Result<Result<Response, Refusal>, Request> {
+    pub(crate) fn answer(&self, from: Peer, request: Request) -> Result<Result<Response, Refusal>, Box<Request>> {
         Ok(match request {
             Request::Hello(hello) => Ok(self.greet(from.node, hello)),
             Request::Peers { after } => {
@@ -161,7 +161,7 @@ impl Membership {
                 Ok(Response::Peers { records, more })
             }
             Request::Mesh(message) => self.mesh(from, message),
-            other => return Err(other),
+            other => return Err(Box::new(other)),
         })
     }
 

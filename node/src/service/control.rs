@@ -68,7 +68,7 @@ async fn answer(context: &Arc<Context>, from: Peer, request: Request) -> Respons
     let peer = from.node;
     let request = match context.membership().answer(from, request) {
         Ok(done) => return answered(context, done),
-        Err(request) => request,
+        Err(request) => *request,
     };
     let done = match request {
         Request::Reserve(reserve) => within_bounds(context, make_room(context, peer, reserve)).await,

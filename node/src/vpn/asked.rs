@@ -61,7 +61,7 @@ pub(crate) enum Question {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Told {
-    Status(view::Status),
+    Status(Box<view::Status>),
     Peers(view::Peers),
     Routes(view::Routes),
     Why(view::Why),

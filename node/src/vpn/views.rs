@@ -30,7 +30,7 @@ pub(super) fn told(
     now: Now,
 ) -> Result<Told, Complaint> {
     Ok(match question {
-        Question::Status => Told::Status(status(network, plane, keeper, now)),
+        Question::Status => Told::Status(Box::new(status(network, plane, keeper, now))),
         Question::Peers => {
             let (peers, left_out) = bounded(network.peers().into_iter().map(|known| peer(network, known)));
             Told::Peers(view::Peers { peers, left_out })
