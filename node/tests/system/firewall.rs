@@ -140,8 +140,7 @@ fn an_exit_passes_on_masquerades_and_keeps_its_floor() {
         let wan = tun(&TunOptions::new("wan0", 1500), &[("192.0.2.1", 24), ("2001:db8::1", 64)]);
         run("ip route add default dev wan0");
         run("ip -6 route add default dev wan0");
-        Switch::ForwardV4.set("1").unwrap();
-        Switch::ForwardV6.set("1").unwrap();
+        [Switch::ForwardV4, Switch::ForwardV6].iter().for_each(|switch| switch.set("1").unwrap());
         let nft = Nft::find().unwrap();
         let table = Table::exit("home").unwrap();
         nft.install(&exit_rules().ruleset(table.clone()).unwrap()).unwrap();
