@@ -232,7 +232,12 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
     let mut text = if output.json {
         let mut line = serde_json::json!({ "ready": true, "peer_id": id, "addresses": addresses });
         if let (Some(facts), Some(line)) = (node.vpn(), line.as_object_mut()) {
-            let vpn = serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 });
+            let mut vpn = serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 });
+            if let (Some(inside), Some(vpn)) = (&facts.userspace, vpn.as_object_mut()) {
+                vpn.insert("userspace".to_owned(), true.into());
+                vpn.insert("socks".to_owned(), serde_json::json!(inside.socks));
+                vpn.insert("forwards".to_owned(), serde_json::json!(inside.forwards));
+            }
             line.insert("vpn".to_owned(), vpn);
         }
         line.to_string()
@@ -242,8 +247,11 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
         lines.extend(addresses.iter().map(|address| format!("  address  {address}")));
         if let Some(facts) = node.vpn() {
             let own = facts.ipv4.map(|address| address.to_string()).into_iter().chain([facts.ipv6.to_string()]);
-            let name = facts.ifname.as_deref().unwrap_or("relay");
+            let without = if facts.userspace.is_some() { "userspace" } else { "relay" };
+            let name = facts.ifname.as_deref().unwrap_or(without);
             lines.push(format!("  vpn      {name}  {}", own.collect::<Vec<_>>().join("  ")));
+            let socks = facts.userspace.as_ref().and_then(|inside| inside.socks);
+            lines.extend(socks.map(|address| format!("  socks    {address}")));
         }
         lines.join("\n")
     };

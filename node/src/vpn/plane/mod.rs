@@ -1,7 +1,7 @@
-//! The packet half at work: packets from the TUN device sealed to carriers, frames from carriers opened to the device. It
+//! The packet half at work: packets from the device sealed to carriers, frames from carriers opened to the device. It
 //! reads what the control half published and decides nothing that outlives a packet.
 //!
-//! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
+//! - [`device`]: where packets come from and go to. [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
 //! - [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
 //! - [`detour`]: a word by a neighbour that the routes would not take.
 //! - [`queue`]: whose turn it is where a link is full.
@@ -14,6 +14,7 @@
 pub(crate) mod batch;
 pub(crate) mod counters;
 mod detour;
+pub(crate) mod device;
 pub(crate) mod inbound;
 pub(crate) mod lane;
 pub(crate) mod link;
@@ -40,11 +41,13 @@ use shoal_protocol::mesh::session::SessionIndex;
 use shoal_protocol::mesh::session::content::Control;
 use tokio::sync::mpsc;
 
+pub(crate) use self::outbound::NoPass;
+
 use self::counters::Counters;
+use self::device::Device;
 use self::link::Link;
 use self::queue::Socket;
 use self::send::Outlet;
-use crate::vpn::system::tun::Tun;
 use crate::vpn::system::udp::UdpSocket;
 use crate::vpn::system::wake::Wake;
 
@@ -75,7 +78,7 @@ const COOKIES: Rate = Rate { bytes_per_second: 200, burst: 200 };
 /// What a plane is made of.
 pub(crate) struct Parts {
     pub(crate) own: PeerHash,
-    pub(crate) tun: Option<Tun>,
+    pub(crate) device: Option<Device>,
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) tables: Tables,
     pub(crate) seed: FlowSeed,
@@ -87,7 +90,7 @@ pub(crate) struct Parts {
 /// The shared state of the packet half of one network.
 pub(crate) struct Plane {
     own: PeerHash,
-    tun: Option<Tun>,
+    device: Option<Device>,
     /// At most one a family.
     sockets: Vec<Socket>,
     /// Links with packets that wait for their turn, each once, in the order of their turns.
@@ -121,7 +124,7 @@ impl Plane {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             own: parts.own,
-            tun: parts.tun,
+            device: parts.device,
             sockets: parts.sockets.into_iter().map(Socket::new).collect(),
             waiting: Mutex::default(),
             tables: RwLock::new(Arc::new(parts.tables)),
@@ -141,8 +144,8 @@ impl Plane {
     }
 
     /// The device, if there is one.
-    pub(crate) const fn tun(&self) -> Option<&Tun> {
-        self.tun.as_ref()
+    pub(crate) const fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
     }
 
     /// What the lanes wake when they have room again, and whoever stops the threads.

@@ -90,7 +90,7 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
 
 /// Reads packets of the device, if there is one, and sends them and what waited for its turn, until it is to stop.
 fn send_out(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
-    let device = plane.tun();
+    let device = plane.device();
     let mut buffer = vec![0; if device.is_some() { tun::BUFFER_LENGTH } else { 0 }];
     let mut out = Outlet::patient();
     while !stop.load(Ordering::Acquire) {

@@ -15,6 +15,7 @@ mod refusals;
 mod roles;
 mod stop;
 mod two;
+mod userspace;
 
 use std::net::IpAddr;
 use std::path::Path;
