@@ -276,13 +276,22 @@ fn ready(node: &Node, output: &Output) -> Result<(), Problem> {
 }
 
 fn facts_json(facts: &VpnFacts) -> serde_json::Value {
-    serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 })
+    let mut vpn = serde_json::json!({ "ifname": facts.ifname, "ipv4": facts.ipv4, "ipv6": facts.ipv6 });
+    if let (Some(inside), Some(vpn)) = (&facts.userspace, vpn.as_object_mut()) {
+        vpn.insert("userspace".to_owned(), true.into());
+        vpn.insert("socks".to_owned(), serde_json::json!(inside.socks));
+        vpn.insert("forwards".to_owned(), serde_json::json!(inside.forwards));
+    }
+    vpn
 }
 
 fn facts_text(facts: &VpnFacts) -> String {
     let own = facts.ipv4.map(|address| address.to_string()).into_iter().chain([facts.ipv6.to_string()]);
-    let name = facts.ifname.as_deref().unwrap_or("relay");
-    format!("{name}  {}", own.collect::<Vec<_>>().join("  "))
+    let without = if facts.userspace.is_some() { "userspace" } else { "relay" };
+    let name = facts.ifname.as_deref().unwrap_or(without);
+    let socks = facts.userspace.as_ref().and_then(|inside| inside.socks);
+    let socks = socks.map(|address| format!("  socks {address}")).unwrap_or_default();
+    format!("{name}  {}{socks}", own.collect::<Vec<_>>().join("  "))
 }
 
 /// What a user is told when a node, or its store, does not start.

@@ -12,5 +12,6 @@ pub mod netns;
 pub mod process;
 pub mod resolver;
 pub mod sample;
+pub mod socks;
 pub mod space;
 pub mod traffic;

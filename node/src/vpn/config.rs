@@ -16,6 +16,7 @@ use super::dns::NamesConfig;
 use super::roles::{PREFIXES_MAX, Roles};
 use super::system::is_interface_name;
 use super::system::tun::MTU_MIN;
+use super::userspace::config::{self as userspace, UserspaceArgs, UserspaceConfig, UserspaceFile};
 use crate::problem::{Failure, Problem};
 
 /// The device's name where none is given.
@@ -76,6 +77,9 @@ pub(crate) struct VpnArgs {
     /// Answer no questions of this machine about names of members, and leave its resolver alone
     #[arg(long)]
     pub(crate) no_dns: bool,
+    /// Without an interface.
+    #[command(flatten)]
+    pub(crate) userspace: UserspaceArgs,
 }
 
 /// The table `[vpn]` of a configuration file.
@@ -98,6 +102,11 @@ pub(crate) struct VpnFile {
     policy: Option<PathBuf>,
     name: Option<String>,
     no_dns: Option<bool>,
+    userspace: Option<bool>,
+    socks: Option<String>,
+    forward: Option<Vec<String>>,
+    publish: Option<Vec<String>>,
+    expose: Option<bool>,
 }
 
 impl VpnFile {
@@ -113,7 +122,7 @@ impl VpnFile {
 /// A checked configuration of the private network.
 #[derive(Debug, Clone)]
 pub struct VpnConfig {
-    /// The device's name; none for a relay without one.
+    /// The device's name; none for a relay without one, and in userspace.
     pub tun_name: Option<String>,
     /// The device's MTU, bytes.
     pub mtu: u16,
@@ -127,16 +136,23 @@ pub struct VpnConfig {
     pub roles: Roles,
     /// Names of members, and the own one.
     pub names: NamesConfig,
+    /// The network in this process alone.
+    pub userspace: Option<UserspaceConfig>,
 }
 
 /// Lets flags win over the file; none where the private network is not asked for. `network` is its name.
 pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>, network: &str) -> Result<Option<VpnConfig>, Problem> {
-    let is_asked = args.vpn || file.as_ref().is_some_and(|file| file.enabled.unwrap_or(true));
+    let is_asked =
+        args.vpn || args.userspace.vpn_userspace || file.as_ref().is_some_and(|file| file.enabled.unwrap_or(true));
     if !is_asked {
         return Ok(None);
     }
     let mut file = file.unwrap_or_default();
-    let has_tun = !(args.no_tun || (file.no_tun.unwrap_or(false) && args.tun_name.is_none()));
+    let userspace = userspace::check(&args.userspace, userspace_file(&mut file))?;
+    if userspace.is_some() {
+        alone(args, &file)?;
+    }
+    let has_tun = userspace.is_none() && !(args.no_tun || (file.no_tun.unwrap_or(false) && args.tun_name.is_none()));
     let name = args.tun_name.clone().or(file.tun_name.take()).unwrap_or_else(|| DEFAULT_TUN_NAME.to_owned());
     if has_tun && !is_interface_name(&name) {
         return Err(Problem::new(
@@ -164,7 +180,42 @@ pub(crate) fn check(args: &VpnArgs, file: Option<VpnFile>, network: &str) -> Res
         network: network_label(network),
     };
     let roles = roles(args, file, has_tun, &pool)?;
-    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port, roles, names }))
+    Ok(Some(VpnConfig { tun_name: has_tun.then_some(name), mtu, pool, carriers, port, roles, names, userspace }))
+}
+
+fn userspace_file(file: &mut VpnFile) -> UserspaceFile {
+    UserspaceFile {
+        userspace: file.userspace.unwrap_or(false),
+        socks: file.socks.take(),
+        forward: file.forward.take().unwrap_or_default(),
+        publish: file.publish.take().unwrap_or_default(),
+        expose: file.expose.unwrap_or(false),
+    }
+}
+
+/// What needs an interface is refused without one: each would be there and do nothing.
+fn alone(args: &VpnArgs, file: &VpnFile) -> Result<(), Problem> {
+    let some = |flags: &[String], file: &Option<Vec<String>>| !flags.is_empty() || file.is_some();
+    let needs = [
+        ("--tun-name", args.tun_name.is_some() || file.tun_name.is_some()),
+        ("--no-tun", args.no_tun || file.no_tun.unwrap_or(false)),
+        ("--exit-node", args.exit_node || file.exit_node.unwrap_or(false)),
+        ("--advertise-route", some(&args.advertise_route, &file.advertise_route)),
+        ("--use-exit", args.use_exit.is_some() || file.use_exit.is_some()),
+        ("--kill-switch", args.kill_switch || file.kill_switch.unwrap_or(false)),
+        ("--exit-bypass", some(&args.exit_bypass, &file.exit_bypass)),
+        ("--exit-only", some(&args.exit_only, &file.exit_only)),
+        ("--no-dns", args.no_dns || file.no_dns.unwrap_or(false)),
+    ];
+    let Some((flag, _)) = needs.iter().find(|(_, is_asked)| *is_asked) else { return Ok(()) };
+    let (why, next) = match *flag {
+        "--no-tun" | "--no-dns" => ("in userspace there is none of it anyway", format!("leave out {flag}")),
+        _ => (
+            "it changes how the system sends packets, and in userspace the system is left alone",
+            format!("leave out {flag}, or leave out --vpn-userspace and run it as root"),
+        ),
+    };
+    Err(Problem::new(Failure::Usage, format!("{flag} needs an interface, and --vpn-userspace makes none"), why, &next))
 }
 
 /// The roles, as far as they do not contradict each other.

@@ -42,6 +42,7 @@ use super::plane::{Plane, Report};
 use super::roles::keeper::{Change, Keeper};
 use super::roles::system::SystemError;
 use super::system::netlink::{self, Address, Netlink, Watch};
+use super::userspace::stack::Stack;
 use super::views;
 use crate::clock;
 use crate::files::write_private;
@@ -134,6 +135,8 @@ pub(crate) struct Parts {
     pub(crate) handle: VpnHandle,
     /// The roles of this node.
     pub(crate) keeper: Keeper,
+    /// The stack in this process, to give it addresses.
+    pub(crate) stack: Option<Arc<Stack>>,
 }
 
 /// See the head of this file.
@@ -472,6 +475,10 @@ impl Control {
 
     fn set_address(&mut self, address: Option<Ipv4Addr>) {
         let before = std::mem::replace(&mut self.address, address);
+        if let Some(stack) = &self.parts.stack {
+            stack.set_ipv4(address);
+            self.parts.names.moved(address);
+        }
         let Some(Interface { index, pool_length }) = self.parts.interface else { return };
         let netlink = &mut self.parts.netlink;
         let of = |address: Ipv4Addr| Address { link: index, address: address.into(), prefix_length: pool_length };

@@ -14,6 +14,7 @@
 //! - [`plane`]: the packet half and its threads.
 //! - [`roles`]: subnet router, exit, user of an exit: what the system holds for them.
 //! - [`system`]: device, sockets, addresses, firewall.
+//! - [`userspace`]: the private network without a device: a stack in this process, SOCKS, forwarded and published ports.
 
 pub(crate) mod asked;
 pub(crate) mod clash;
@@ -30,8 +31,10 @@ pub mod roles;
 pub(crate) mod running;
 pub(crate) mod start;
 pub mod system;
+pub(crate) mod userspace;
 mod views;
 
 pub use config::VpnConfig;
 pub use dns::NamesConfig;
 pub use start::VpnError;
+pub use userspace::{UserspaceConfig, UserspaceError, UserspaceFacts};

@@ -1,8 +1,12 @@
 //! What a user is told when the private network does not start: what happened, the likely cause, the next command.
 
+use std::io;
+use std::net::SocketAddr;
+
 use super::roles::rules::RulesError;
 use super::roles::system::SystemError;
 use super::start::VpnError;
+use super::userspace::UserspaceError;
 use crate::problem::{Failure, Problem, with_causes};
 
 /// The problem of an error.
@@ -30,6 +34,10 @@ pub(crate) fn of(error: VpnError) -> Problem {
         VpnError::System(_) => {
             Problem::new(Failure::Other, what, "too many files or threads are open", "close some, and repeat")
         }
+        VpnError::Userspace(UserspaceError::System(_)) => {
+            Problem::new(Failure::Other, what, "too many files or threads are open", "close some, and repeat")
+        }
+        VpnError::Userspace(UserspaceError::Listen { address, flag, cause }) => listen((address, flag), &cause, what),
         VpnError::Rules(RulesError::Io { .. }) => {
             Problem::new(Failure::Usage, what, "it is not there, or may not be read", "correct --vpn-policy")
         }
@@ -49,4 +57,21 @@ pub(crate) fn of(error: VpnError) -> Problem {
             Problem::new(Failure::Other, what, cause, "run `shoald vpn cleanup`, and start again")
         }
     }
+}
+
+fn listen((address, flag): (SocketAddr, &str), cause: &io::Error, what: String) -> Problem {
+    let next = format!(
+        "look with `ss -ltnp 'sport = :{}'`, stop the other one, or write another port at {flag}",
+        address.port()
+    );
+    let (failure, why, next) = match cause.kind() {
+        io::ErrorKind::PermissionDenied => {
+            (Failure::Denied, "ports below 1024 are for root", format!("write another port at {flag}"))
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            (Failure::Usage, "this machine has no such address", format!("write {flag} with 127.0.0.1"))
+        }
+        _ => (Failure::Network, "another program listens there", next),
+    };
+    Problem::new(failure, what, why, &next)
 }

@@ -30,6 +30,7 @@ use super::dns::{Desk, Dns};
 use super::key_epoch::KeyEpochFile;
 use super::machine::{Machine, Slot};
 use super::places::{Overlay, Places};
+use super::plane::device::Device as PlaneDevice;
 use super::plane::threads::Threads;
 use super::plane::{self, Plane, REPORTS_MAX};
 use super::roles::keeper::{self, Device, Keeper};
@@ -39,6 +40,9 @@ use super::system::netlink::{Netlink, NetlinkError, Watch};
 use super::system::tun::{Tun, TunError, TunOptions};
 use super::system::udp::{UdpError, UdpOptions, UdpSocket};
 use super::system::wake::Wake;
+use super::userspace::channel::Channel;
+use super::userspace::stack::Stack;
+use super::userspace::{Ports, Userspace, UserspaceError, UserspaceFacts};
 use crate::clock;
 use crate::files::read_bounded;
 use crate::problem::with_causes;
@@ -82,6 +86,9 @@ pub enum VpnError {
     /// What the roles of this node need of the system.
     #[error(transparent)]
     Roles(#[from] SystemError),
+    /// The network in this process.
+    #[error(transparent)]
+    Userspace(#[from] UserspaceError),
 }
 
 impl VpnError {
@@ -92,7 +99,7 @@ impl VpnError {
             Self::Tun(error) => error.retryable(),
             Self::Netlink(error) => error.retryable(),
             Self::Udp(error) => error.retryable(),
-            Self::System(_) => true,
+            Self::System(_) | Self::Userspace(_) => true,
             Self::PoolTaken(_) | Self::ExitTaken(_) => false,
             Self::Rules(error) => error.retryable(),
             Self::Roles(error) => error.retryable(),
@@ -122,6 +129,8 @@ pub struct VpnFacts {
     pub ipv4: Option<Ipv4Addr>,
     /// This node's IPv6 address.
     pub ipv6: Ipv6Addr,
+    /// How programs get in where there is no device.
+    pub userspace: Option<UserspaceFacts>,
 }
 
 /// A running private network.
@@ -134,6 +143,8 @@ pub(crate) struct Vpn {
     system: Option<Arc<Mutex<System>>>,
     /// None where no names are answered.
     names: Option<Dns>,
+    /// None where there is a device, and of a relay.
+    userspace: Option<Userspace>,
 }
 
 impl Vpn {
@@ -143,6 +154,7 @@ impl Vpn {
     /// [`VpnError`]; nothing is left.
     pub(crate) fn start(config: &VpnConfig, host: &Host, epoch: BootEpoch) -> Result<Self, VpnError> {
         let own = PeerHash::of(&host.node);
+        let ports = config.userspace.as_ref().map(Ports::open).transpose()?;
         let mut netlink = Netlink::open()?;
         let overlay = Overlay::new(config.pool.prefix(), &host.network);
         check_pool(config, &mut netlink, &overlay)?;
@@ -159,7 +171,8 @@ impl Vpn {
         let now = clock::now();
         let saved = saved_claim(&claim_file);
         let key_epoch = KeyEpochFile::new(&host.data_dir);
-        let setup = setup(config, host, (epoch, endpoints), (saved, now.wall, key_epoch.load()), offer(tun.as_ref()));
+        let setup =
+            setup(config, host, (epoch, endpoints), (saved, now.wall, key_epoch.load()), offer(tun.as_ref(), config));
         let mut rules = RuleBook::new(host.node, keeper::local(&mut netlink, &overlay)?);
         let compiled = rules.compile(&config.roles)?;
         let mut env = Env { now, random: &mut clock::fill_random };
@@ -178,9 +191,10 @@ impl Vpn {
         let system = device.as_ref().map(|device| Arc::clone(&device.system));
         let place = (Arc::clone(&host.machine), host.slot);
         let keeper = Keeper::new(config.roles.clone(), rules, overlay, place, device);
+        let (device, stack) = entrance(tun, config, (network.own_ipv4(), ipv6))?;
         let plane = Arc::new(Plane::new(plane::Parts {
             own,
-            tun,
+            device,
             sockets,
             tables: network.tables(),
             seed: FlowSeed::new(seed),
@@ -202,10 +216,12 @@ impl Vpn {
             names,
             handle: handle.clone(),
             keeper,
+            stack: stack.clone(),
         });
         let begun = control.prepare().map_err(VpnError::from).and_then(|()| Ok(Threads::start(&plane)?));
-        let threads = match begun {
-            Ok(threads) => threads,
+        let begun = begun.and_then(|threads| inward(threads, ports.zip(stack), &plane, &told));
+        let (threads, userspace) = match begun {
+            Ok(begun) => begun,
             Err(error) => {
                 undo(system.as_ref());
                 return Err(error);
@@ -213,13 +229,18 @@ impl Vpn {
         };
         let names = ifname.as_deref().filter(|_| config.names.serve);
         let names = names.and_then(|name| Dns::start((name, ipv6), told, (&host.machine, host.slot)));
-        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6 };
+        let inside = userspace.as_ref().map(|inside| inside.facts.clone());
+        let facts = VpnFacts { ifname, ipv4: control.address(), ipv6, userspace: inside };
         let task = tokio::spawn(control.run(events, reports, watch));
-        Ok(Self { facts, handle, threads, task, system, names })
+        Ok(Self { facts, handle, threads, task, system, names, userspace })
     }
 
     /// Says goodbye, ends threads and tasks; the device goes with them.
     pub(crate) async fn stop(self) {
+        if let Some(userspace) = self.userspace {
+            // First: what it says to others at the end still goes out.
+            let _ = tokio::task::spawn_blocking(|| userspace.stop()).await;
+        }
         let (done, said) = oneshot::channel();
         if self.handle.tell(VpnEvent::Stop(done)) {
             // Whether they were said in time or not, this is the end.
@@ -294,6 +315,39 @@ fn undo(system: Option<&Arc<Mutex<System>>>) {
     }
 }
 
+/// What the plane takes packets from; the stack, not running yet, where that is in this process.
+fn entrance(
+    tun: Option<Tun>,
+    config: &VpnConfig,
+    addresses: (Option<Ipv4Addr>, Ipv6Addr),
+) -> io::Result<(Option<PlaneDevice>, Option<Arc<Stack>>)> {
+    if config.userspace.is_none() {
+        return Ok((tun.map(PlaneDevice::Tun), None));
+    }
+    let channel = Arc::new(Channel::new()?);
+    let mut seed = [0; 8];
+    clock::fill_random(&mut seed);
+    let stack = Stack::new(Arc::clone(&channel), config.mtu, addresses, u64::from_le_bytes(seed));
+    Ok((Some(PlaneDevice::Stack(channel)), Some(stack)))
+}
+
+/// Lets programs in where there is no device. What fails ends the threads.
+fn inward(
+    threads: Threads,
+    parts: Option<(Ports, Arc<Stack>)>,
+    plane: &Arc<Plane>,
+    told: &Told,
+) -> Result<(Threads, Option<Userspace>), VpnError> {
+    let start = |(ports, stack)| Userspace::start(ports, stack, Arc::clone(plane), told.zone.clone());
+    match parts.map(start).transpose() {
+        Ok(userspace) => Ok((threads, userspace)),
+        Err(error) => {
+            threads.stop();
+            Err(error.into())
+        }
+    }
+}
+
 /// Switches the device on and gives it the address that is certain.
 fn bring_up(tun: &Tun, netlink: &mut Netlink, config: &VpnConfig, ipv6: Ipv6Addr) -> Result<Interface, VpnError> {
     let index = tun.facts().index;
@@ -302,8 +356,10 @@ fn bring_up(tun: &Tun, netlink: &mut Netlink, config: &VpnConfig, ipv6: Ipv6Addr
     Ok(Interface { index, pool_length: config.pool.prefix().length() })
 }
 
-fn offer(tun: Option<&Tun>) -> Offer {
-    let offloads = tun.map_or(Offloads::ALL, |tun| tun.facts().offloads);
+/// A relay opens nothing; the stack in this process finishes nothing.
+fn offer(tun: Option<&Tun>, config: &VpnConfig) -> Offer {
+    let otherwise = if config.userspace.is_some() { Offloads::default() } else { Offloads::ALL };
+    let offloads = tun.map_or(otherwise, |tun| tun.facts().offloads);
     Offer { offloads, max_frame: u16::MAX }
 }
 

@@ -18,6 +18,7 @@ use shoal_protocol::{NodeId, UnixMillis};
 use super::asked::{self, Question, Told};
 use super::plane::Plane;
 use super::plane::counters::Flow;
+use super::plane::device::Device;
 use super::roles::keeper::Keeper;
 
 /// The answer to a question that needs no time.
@@ -89,7 +90,8 @@ fn status(network: &Network, plane: &Plane, keeper: &Keeper) -> view::Status {
     view::Status {
         node: setup.local,
         network: setup.network.tag(),
-        interface: plane.tun().map(|tun| tun.facts().name.clone()),
+        interface: plane.device().and_then(Device::name).map(str::to_owned),
+        userspace: matches!(plane.device(), Some(Device::Stack(_))),
         ipv4: network.own_ipv4(),
         ipv6: network.own_ipv6(),
         pool: setup.pool.prefix().to_string(),

@@ -75,8 +75,11 @@ pub struct Status {
     pub node: NodeId,
     /// The network: the first 16 hexadecimal digits of its id.
     pub network: String,
-    /// The interface; none of a relay without one.
+    /// The interface; none of a relay without one, and in userspace.
     pub interface: Option<String>,
+    /// Whether packets end in the process itself, without an interface.
+    #[serde(default)]
+    pub userspace: bool,
     /// This node's IPv4 address; none while another has it.
     pub ipv4: Option<Ipv4Addr>,
     /// This node's IPv6 address.

@@ -22,6 +22,7 @@ pub mod mutate;
 mod pages;
 mod records;
 mod shards;
+mod socks;
 mod statements;
 mod store;
 mod texts;
@@ -37,6 +38,7 @@ pub use messages::{control_frames, control_request, control_response, lane_messa
 pub use pages::{manifest_file, page, page_tree};
 pub use records::{key_slots, record_body, sealed_box, sealed_record};
 pub use shards::{audit, client_retrieve, client_store, slice};
+pub use socks::socks_message;
 pub use statements::{peer_records, signed_envelope, signed_statement};
 pub use store::store_directory;
 pub use texts::{address, capability, identifier};
@@ -111,6 +113,7 @@ targets! {
     signed_envelope, statements::envelopes, 64 * KIB;
     signed_statement, statements::statements, 256 * KIB;
     slice, shards::slices, MIB;
+    socks_message, socks::messages, 64 * KIB;
     store_directory, store::directories, 16 * MIB;
     store_files, log::files, 64 * KIB;
     store_index, log::indexes, 256 * KIB;

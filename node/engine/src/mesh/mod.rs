@@ -12,6 +12,7 @@
 //! - [`flow`]: hashes of flows, and which of them were allowed, so that replies are.
 //! - [`qos`]: whose turn it is on a link.
 //! - [`relay`]: what becomes of a frame for somebody else.
+//! - [`socks`]: messages of SOCKS5, for programs that come in without an interface.
 //! - [`watch`]: whether frames arrive, asked end to end.
 
 pub mod claims;
@@ -25,4 +26,5 @@ pub mod qos;
 pub mod relay;
 pub mod routing;
 pub mod session;
+pub mod socks;
 pub mod watch;

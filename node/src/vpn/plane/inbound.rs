@@ -24,6 +24,7 @@ use shoal_protocol::mesh::session::content::Control;
 use shoal_protocol::mesh::session::frame::{BEFORE_BODY, DATA_TAG, PathId};
 
 use super::counters::Lost;
+use super::device::Device;
 use super::link::{Held, Link};
 use super::send::Outlet;
 use super::{Plane, Report};
@@ -250,7 +251,7 @@ impl Plane {
 
     /// Whether the device cuts such packets again that were joined.
     fn joins(&self, parsed: &Parsed) -> bool {
-        let offloads = self.tun.as_ref().map(|tun| tun.facts().offloads).unwrap_or_default();
+        let offloads = self.device.as_ref().map(Device::offloads).unwrap_or_default();
         parsed.super_kind().is_some_and(|kind| offloads.takes(kind))
     }
 

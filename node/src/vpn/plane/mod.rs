@@ -1,7 +1,8 @@
-//! The packet half at work: packets from the TUN device sealed to carriers, frames from carriers opened to the device. It
+//! The packet half at work: packets from the device sealed to carriers, frames from carriers opened to the device. It
 //! reads what the control half published and decides nothing that outlives a packet.
 //!
-//! - [`link`]: one other member. [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
+//! - [`device`]: where packets come from and go to. [`link`]: one other member.
+//! - [`batch`], [`lane`]: what waits to be sent on a socket, on a lane.
 //! - [`reader`]: who reads packets. [`outbound`]: a packet to its link. [`send`]: a link's frames to its carriers.
 //! - [`detour`]: a word by a neighbour that the routes would not take.
 //! - [`limit`]: what waits because its peer has a limit. [`queue`]: whose turn it is where a link is full.
@@ -14,6 +15,7 @@
 pub(crate) mod batch;
 pub(crate) mod counters;
 mod detour;
+pub(crate) mod device;
 pub(crate) mod inbound;
 pub(crate) mod lane;
 mod limit;
@@ -42,12 +44,14 @@ use shoal_protocol::mesh::session::SessionIndex;
 use shoal_protocol::mesh::session::content::Control;
 use tokio::sync::mpsc;
 
+pub(crate) use self::outbound::NoPass;
+
 use self::counters::Counters;
+use self::device::Device;
 use self::link::Link;
 use self::queue::Socket;
 use self::reader::Reader;
 use self::send::Outlet;
-use crate::vpn::system::tun::Tun;
 use crate::vpn::system::udp::UdpSocket;
 use crate::vpn::system::wake::Wake;
 
@@ -78,7 +82,7 @@ const COOKIES: Rate = Rate { bytes_per_second: 200, burst: 200 };
 /// What a plane is made of.
 pub(crate) struct Parts {
     pub(crate) own: PeerHash,
-    pub(crate) tun: Option<Tun>,
+    pub(crate) device: Option<Device>,
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) tables: Tables,
     pub(crate) seed: FlowSeed,
@@ -90,7 +94,7 @@ pub(crate) struct Parts {
 /// The shared state of the packet half of one network.
 pub(crate) struct Plane {
     own: PeerHash,
-    tun: Option<Tun>,
+    device: Option<Device>,
     /// At most one a family.
     sockets: Vec<Socket>,
     /// Links with packets that wait for their turn, each once, in the order of their turns.
@@ -129,9 +133,9 @@ impl Plane {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             own: parts.own,
-            reader: Mutex::new(Reader::new(parts.tun.is_some())),
+            reader: Mutex::new(Reader::new(parts.device.is_some())),
             is_unread: AtomicBool::new(false),
-            tun: parts.tun,
+            device: parts.device,
             sockets: parts.sockets.into_iter().map(Socket::new).collect(),
             waiting: Mutex::default(),
             limited: Mutex::default(),
@@ -152,8 +156,8 @@ impl Plane {
     }
 
     /// The device, if there is one.
-    pub(crate) const fn tun(&self) -> Option<&Tun> {
-        self.tun.as_ref()
+    pub(crate) const fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
     }
 
     /// What the lanes wake when they have room again, and whoever stops the threads.

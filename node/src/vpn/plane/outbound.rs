@@ -4,10 +4,10 @@
 use shoal_engine::mesh::network::Tables;
 use shoal_engine::mesh::packet::offload::ingest;
 use shoal_engine::mesh::packet::virtio::VirtioHeader;
-use shoal_engine::mesh::packet::{Parsed, icmp};
-use shoal_engine::mesh::policy::Direction;
+use shoal_engine::mesh::packet::{Parsed, Tuple, icmp};
+use shoal_engine::mesh::policy::{Direction, Reason};
 use shoal_engine::mesh::qos::classify;
-use shoal_engine::mesh::routing::snapshot::Lookup;
+use shoal_engine::mesh::routing::snapshot::{Lookup, Unreachable};
 use shoal_protocol::mesh::peer_hash::PeerHash;
 
 use super::counters::Lost;
@@ -18,7 +18,37 @@ use crate::vpn::system::tun::{FORM, Written};
 /// Bytes of the longest answer to a packet that does not fit, with its virtio header.
 const ANSWER_MAX: usize = FORM.length() + icmp::ANSWER_V6_MAX;
 
+/// Why a packet would not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoPass {
+    /// No way leads there.
+    #[error("no way leads there")]
+    NoWay,
+    /// A way is known, and down just now.
+    #[error("nobody is there just now")]
+    Down,
+    /// The rules forbid it.
+    #[error("the rules forbid it: {}", .0.label())]
+    Denied(Reason),
+}
+
 impl Plane {
+    /// Whether the first packet of such a flow would be sent; it remembers nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_send(&self, tuple: &Tuple) -> Result<(), NoPass> {
+        let tables = self.tables();
+        let peer = match tables.routes.lookup(tuple.destination, self.seed.one_way(tuple)) {
+            Lookup::To { peer, .. } => peer,
+            Lookup::Local | Lookup::Unreachable(Unreachable::NoRoute) => return Err(NoPass::NoWay),
+            Lookup::Unreachable(_) => return Err(NoPass::Down),
+        };
+        let Some(subject) = tables.subjects.get(&peer.hash) else { return Err(NoPass::Denied(Reason::NotMember)) };
+        let verdict = tables.policy.decide(&tables.own, subject, tuple, Direction::Outbound, false);
+        if verdict.is_allowed { Ok(()) } else { Err(NoPass::Denied(verdict.reason)) }
+    }
+
     /// Takes what the device gave: a virtio header and a packet.
     pub(super) fn handle_device(&self, bytes: &mut [u8], out: &mut Outlet) {
         if let Err(reason) = self.try_device(bytes, out) {
@@ -121,21 +151,20 @@ impl Plane {
 
     /// Gives the device a packet with its virtio header.
     pub(super) fn write_device(&self, bytes: &[u8]) {
-        let Some(tun) = &self.tun else { return self.counters.drop("no-device") };
-        match tun.write(bytes) {
+        let Some(device) = &self.device else { return self.counters.drop("no-device") };
+        match device.write(bytes) {
             Ok(Written::Taken) => {}
             Ok(Written::Full) => self.counters.drop("device-full"),
             Ok(Written::Refused) => self.counters.drop("device-refused"),
             Err(error) => {
-                tracing::debug!(%error, "the TUN device took no packet");
+                tracing::debug!(%error, "the device took no packet");
                 self.counters.drop("device-error");
             }
         }
     }
 }
 
-const fn unreachable(why: shoal_engine::mesh::routing::snapshot::Unreachable) -> &'static str {
-    use shoal_engine::mesh::routing::snapshot::Unreachable;
+const fn unreachable(why: Unreachable) -> &'static str {
     match why {
         Unreachable::NoRoute => "no-route",
         Unreachable::Held => "route-held",

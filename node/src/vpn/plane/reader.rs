@@ -71,7 +71,7 @@ impl Plane {
     fn read_device(&self, reader: &mut Reader, most: usize) -> io::Result<usize> {
         let mut count = 0;
         while count < most
-            && let Some(device) = &self.tun
+            && let Some(device) = &self.device
             && let Some(length) = device.read(&mut reader.buffer)?
         {
             self.handle_device(reader.buffer.get_mut(..length).unwrap_or_default(), &mut reader.out);

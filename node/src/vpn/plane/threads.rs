@@ -92,7 +92,7 @@ fn send_out(plane: &Plane, stop: &AtomicBool) -> io::Result<()> {
     while !stop.load(Ordering::Acquire) {
         let Next::WhenWoken(timeout) = plane.serve_device()? else { continue };
         let mut fds = vec![PollFd::new(&**plane.wake(), PollFlags::IN)];
-        fds.extend(plane.tun().map(|device| PollFd::new(device, PollFlags::IN)));
+        fds.extend(plane.device().map(|device| PollFd::new(device, PollFlags::IN)));
         fds.extend(plane.full_sockets().map(|socket| PollFd::new(socket, PollFlags::OUT)));
         plane.reader_sleeps(true);
         let woken = wait(&mut fds, timeout);

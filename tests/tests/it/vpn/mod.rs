@@ -18,6 +18,7 @@ mod refusals;
 mod roles;
 mod stop;
 mod two;
+mod userspace;
 
 use std::net::IpAddr;
 use std::path::Path;

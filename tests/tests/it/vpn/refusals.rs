@@ -58,6 +58,9 @@ fn a_flag_that_cannot_mean_what_it_says_is_refused_with_the_next_command() {
         ("--advertise-route", "100.64.3.0/24", "name a network of this machine"),
         ("--advertise-route", "0.0.0.0/0", "--exit-node"),
         ("--exit-bypass", "10.0.0.0/8", "--use-exit"),
+        ("--socks", "1080", "--vpn-userspace"),
+        ("--forward", "8080=nas:80", "--vpn-userspace"),
+        ("--publish", "80=8080", "--vpn-userspace"),
         ("--tun-name", "", "--tun-name shoal0"),
         ("--tun-name", "sixteen-letters-", "--tun-name shoal0"),
         ("--tun-name", "a/b", "--tun-name shoal0"),
@@ -75,6 +78,39 @@ fn a_flag_that_cannot_mean_what_it_says_is_refused_with_the_next_command() {
         assert_eq!(output.status.code(), Some(USAGE), "{wrong:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: "), "{wrong:?}");
     }
+}
+
+#[test]
+fn what_needs_an_interface_is_refused_in_userspace_with_the_next_command() {
+    if !is_possible("what_needs_an_interface_is_refused_in_userspace_with_the_next_command") {
+        return;
+    }
+    let space = Space::new().unwrap();
+    let room = tempfile::tempdir().unwrap();
+    for (flags, words) in [
+        (&["--exit-node"][..], &["--exit-node needs an interface", "leave out --vpn-userspace"][..]),
+        (&["--advertise-route", "192.168.9.0/24"], &["--advertise-route needs an interface"]),
+        (&["--use-exit", "auto", "--kill-switch"], &["--use-exit needs an interface"]),
+        (&["--kill-switch"], &["--kill-switch needs an interface"]),
+        (&["--tun-name", "shoal0"], &["--tun-name needs an interface"]),
+        (&["--no-dns"], &["leave out --no-dns"]),
+        (&["--socks", "fish"], &["--socks 127.0.0.1:1080"]),
+        (&["--socks", "0.0.0.0:1080"], &["--vpn-expose"]),
+        (&["--forward", "8080"], &["--forward 8080=nas:80"]),
+        (&["--publish", "80"], &["--publish 80=127.0.0.1:8080"]),
+        (&["--publish", "80=1", "--publish", "80=2"], &["published twice"]),
+    ] {
+        let mut command = space.command(SHOALD);
+        command.args(["run", "--json", "--vpn-userspace", "--listen", "/ip4/127.0.0.1/tcp/0", "--data-dir"]);
+        let output = command.arg(room.path().join("data")).args(flags).stdin(Stdio::null()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(USAGE), "{flags:?}: {errors}");
+        assert!(says(&errors, words) && output.stdout.is_empty(), "{flags:?}: {errors}");
+    }
+    let taken = space.inside(|| Ok(std::net::TcpListener::bind("127.0.0.1:0")?)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let more = ["--vpn-userspace", "--socks", &address];
+    runs_on(space.command(SHOALD), room.path(), &more, &[&address, "ss -ltnp", "--socks"]);
 }
 
 #[test]

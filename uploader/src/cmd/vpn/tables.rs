@@ -59,7 +59,8 @@ pub(super) fn status(status: &Status) -> String {
         (Some(name), None) => plain(name),
         (Some(name), Some(holder)) => format!("{}: {holder} has it", plain(name)),
     };
-    let interface = status.interface.as_deref().map_or_else(|| "none: relays only".to_owned(), plain);
+    let without = if status.userspace { "none: in userspace" } else { "none: relays only" };
+    let interface = status.interface.as_deref().map_or_else(|| without.to_owned(), plain);
     facts(&[
         ("node", status.node.to_string()),
         ("network", plain(&status.network)),

@@ -38,11 +38,34 @@ pub(super) enum There<'a> {
     Pointer(&'a Member),
 }
 
+/// Who is meant by a name that is no question of DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// Nobody in this network: the name is of another domain.
+    Elsewhere,
+    /// The name is of this network, and nobody has it.
+    Nobody,
+    /// A member.
+    Member(&'a Member),
+}
+
+/// Who has a whole name, in letters of any size and with or without the dot at its end.
+#[must_use]
+pub fn named<'a>(name: &str, zone: &'a Zone) -> Named<'a> {
+    let name = name.to_ascii_lowercase();
+    let labels: Vec<&str> = name.strip_suffix('.').unwrap_or(&name).split('.').collect();
+    match meaning(&labels, zone) {
+        Meaning::Elsewhere => Named::Elsewhere,
+        Meaning::Ours { there: There::Host(member), .. } => Named::Member(member),
+        Meaning::Ours { .. } => Named::Nobody,
+    }
+}
+
 /// What `labels` mean: in small letters, the nearest to the root last.
 pub(super) fn meaning<'a>(labels: &[&str], zone: &'a Zone) -> Meaning<'a> {
     match labels {
         [inner @ .., domain, top] if [*domain, *top] == DOMAIN => {
-            let (apex, there) = named(inner, zone);
+            let (apex, there) = in_domain(inner, zone);
             Meaning::Ours { apex, there }
         }
         [inner @ .., "ip6", "arpa"] => v6(inner, zone),
@@ -62,7 +85,7 @@ pub(super) fn is_of(labels: &[&str], zone: &Zone) -> bool {
 
 /// Names under the domain of all networks. Those of other networks are not asked elsewhere: nobody but their members
 /// knows them, and the name of a member says who is spoken to.
-fn named<'a>(inner: &[&str], zone: &'a Zone) -> (usize, There<'a>) {
+fn in_domain<'a>(inner: &[&str], zone: &'a Zone) -> (usize, There<'a>) {
     match inner {
         [] => (2, There::Apex),
         [.., network] if !zone.is_network(network) => (2, There::Nothing),

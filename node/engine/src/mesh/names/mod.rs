@@ -27,6 +27,7 @@ mod tests;
 pub mod zone;
 
 pub use answer::{Over, Reply, answer, answer_among};
+pub use ask::{Named, named};
 pub use forward::Asked;
 pub use table::{NameEffect, Names};
 pub use zone::{Member, Zone, network_label};

@@ -350,6 +350,25 @@ fn every_answer_fits_a_datagram_without_edns() {
     }
 }
 
+#[test]
+fn a_whole_name_is_a_member_s_nobody_s_or_elsewhere() {
+    let zone = zone();
+    let who = |name: &str| match named(name, &zone) {
+        Named::Member(member) => Some(Some(member.node)),
+        Named::Nobody => Some(None),
+        Named::Elsewhere => None,
+    };
+    assert_eq!(who("nas.home.shoal.internal"), who("NAS.home.Shoal.internal."));
+    assert!(matches!(who("nas.home.shoal.internal"), Some(Some(_))));
+    assert_eq!(who(&format!("{}.home.shoal.internal", node(2))), Some(Some(node(2))));
+    assert_eq!(who("nobody.home.shoal.internal"), Some(None));
+    assert_eq!(who("nas.other.shoal.internal"), Some(None));
+    assert_eq!(who("home.shoal.internal"), Some(None));
+    for elsewhere in ["example.org", "nas", "", ".", "internal", "shoal.internal.org"] {
+        assert_eq!(who(elsewhere), None, "{elsewhere}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
