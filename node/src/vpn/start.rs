@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use super::clash::{self, Taken};
 use super::config::VpnConfig;
 use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
-use super::dns::{Desk, Dns};
+use super::dns::{Desk, Dns, Told};
 use super::key_epoch::KeyEpochFile;
 use super::machine::{Machine, Slot};
 use super::places::{Overlay, Places};
