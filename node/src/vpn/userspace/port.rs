@@ -191,6 +191,7 @@ fn own_ends(packet: &[u8]) -> Option<Ends> {
 mod tests {
     use super::*;
     use crate::vpn::system::tun::FORM;
+    use shoal_engine::mesh::packet::checksum::Sum;
 
     const OWN: ([u8; 4], u16) = ([100, 64, 0, 1], 80);
     const OTHER: ([u8; 4], u16) = ([100, 64, 0, 2], 50_000);
@@ -198,6 +199,8 @@ mod tests {
     fn packet(from: ([u8; 4], u16), to: ([u8; 4], u16), flags: u8) -> Vec<u8> {
         let mut out = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
         out.extend([from.0, to.0].concat());
+        let checksum = Sum::default().bytes(&out).checksum().to_be_bytes();
+        out[10..12].copy_from_slice(&checksum);
         out.extend([from.1.to_be_bytes(), to.1.to_be_bytes()].concat());
         out.extend([0; 8]);
         out.extend([0x50, flags, 1, 0, 0, 0, 0, 0]);
