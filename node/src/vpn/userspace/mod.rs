@@ -1,7 +1,8 @@
 //! The private network without a device of the system: a TCP/IP stack in this process, behind the same packet half, rules
 //! and queues as a device would be. It needs no right and no driver, and leaves nothing behind.
 //!
-//! - [`channel`]: packets between the packet half and the stack. `port`: the stack's side of it.
+//! - [`channel`]: packets between the packet half and the stack. `port`: the stack's side of it. `losses`, `segment`: what
+//!   packets tell of losses, and hints to the stack.
 //! - [`stack`]: the stack and its thread. `sockets`: what it has, and one turn of work. [`connection`], `datagrams`: what programs have of it.
 //! - [`config`]: what was asked for. `names`: who is meant, and whether they may be spoken to.
 //! - `socks`, `associate`: programs that speak SOCKS5. `forward`: local ports that lead to members.
@@ -19,10 +20,12 @@ pub(crate) mod config;
 pub(crate) mod connection;
 mod datagrams;
 mod forward;
+mod losses;
 mod names;
 mod port;
 mod publish;
 mod relay;
+mod segment;
 mod sockets;
 mod socks;
 pub(crate) mod stack;

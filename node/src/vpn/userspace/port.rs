@@ -1,6 +1,6 @@
 //! The stack's side of the channel: one packet in at a time, packets out where room was asked for before, the resets that
-//! are kept back and the ends that are said again. It knows which connections there are and were, and nothing of what is
-//! in them.
+//! are kept back, the ends that are said again and the hints at losses. It knows which connections there are and were, and
+//! nothing of what is in them.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
 use super::channel::Channel;
+use super::losses::Losses;
 
 /// How long the segments of a connection that ended may be under way: two minutes, the longest life of a segment
 /// (RFC 9293 3.4.2).
@@ -37,11 +38,13 @@ pub(super) struct Port {
     ended: VecDeque<(Instant, Ends)>,
     /// The end of its own direction that a connection there is said last: one packet without data each.
     said: HashMap<Ends, Vec<u8>>,
+    losses: Losses,
 }
 
 impl Port {
     pub(super) fn new(channel: Arc<Channel>, mtu: u16) -> Self {
-        Self { channel, mtu: usize::from(mtu), known: HashMap::new(), ended: VecDeque::new(), said: HashMap::new() }
+        let (known, ended, said) = (HashMap::new(), VecDeque::new(), HashMap::new());
+        Self { channel, mtu: usize::from(mtu), known, ended, said, losses: Losses::default() }
     }
 
     /// Bytes of the longest packet.
@@ -57,11 +60,13 @@ impl Port {
     /// A connection begins.
     pub(super) fn begin(&mut self, ends: Ends) {
         self.known.insert(ends, None);
+        self.losses.begin(ends);
     }
 
     /// A connection ended: what is still under way of it is answered by nobody.
     pub(super) fn end(&mut self, ends: Ends, now: Instant) {
         self.said.remove(&ends);
+        self.losses.end(&ends);
         let until = now + LATE.into();
         self.known.insert(ends, Some(until));
         self.ended.push_back((until, ends));
@@ -81,6 +86,21 @@ impl Port {
         {
             self.channel.leave(packet.clone());
         }
+    }
+
+    /// Looks for connections that have waited for an answer for too long. Says when it is to look again.
+    pub(super) fn look_for_losses(&mut self, now: Instant) -> Option<Instant> {
+        self.losses.look(now)
+    }
+
+    /// Whether the stack has something to take in.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.losses.has_hints() || self.channel.has_arrived()
+    }
+
+    fn leaving(&mut self, answer: Answer, now: Instant) -> Leaving<'_> {
+        let Self { channel, said, losses, .. } = self;
+        Leaving { channel, answer, said, losses, now }
     }
 
     /// Whether a packet that came in is to be seen by the stack at all, and what its answer may be.
@@ -111,21 +131,25 @@ impl Device for Port {
     type RxToken<'a> = Arrived;
     type TxToken<'a> = Leaving<'a>;
 
-    fn receive(&mut self, _: Instant) -> Option<(Arrived, Leaving<'_>)> {
+    fn receive(&mut self, now: Instant) -> Option<(Arrived, Leaving<'_>)> {
         if !self.channel.has_answer_room() {
             return None;
+        }
+        if let Some(hint) = self.losses.hint() {
+            return Some((Arrived(hint), self.leaving(Answer::NoReset, now)));
         }
         loop {
             let packet = self.channel.arrived()?;
             if let Some(answer) = self.judge(&packet) {
-                return Some((Arrived(packet), Leaving { channel: &self.channel, answer, said: &mut self.said }));
+                let instead = self.losses.comes(&packet, now);
+                return Some((Arrived(instead.unwrap_or(packet)), self.leaving(answer, now)));
             }
         }
     }
 
     /// There is room: nothing is asked to send where [`Channel::has_room`] did not say so before.
-    fn transmit(&mut self, _: Instant) -> Option<Leaving<'_>> {
-        Some(Leaving { channel: &self.channel, answer: Answer::Any, said: &mut self.said })
+    fn transmit(&mut self, now: Instant) -> Option<Leaving<'_>> {
+        Some(self.leaving(Answer::Any, now))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -150,6 +174,8 @@ pub(super) struct Leaving<'a> {
     channel: &'a Channel,
     answer: Answer,
     said: &'a mut HashMap<Ends, Vec<u8>>,
+    losses: &'a mut Losses,
+    now: Instant,
 }
 
 impl TxToken for Leaving<'_> {
@@ -165,6 +191,7 @@ impl TxToken for Leaving<'_> {
         {
             self.said.insert(ends, packet.clone());
         }
+        self.losses.leaves(&packet, self.now);
         self.channel.leave(packet);
         result
     }

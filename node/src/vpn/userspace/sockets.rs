@@ -374,6 +374,7 @@ impl Sockets {
     /// if there is more.
     pub(super) fn turn(&mut self, now: Instant, channel: &Channel) -> Option<Duration> {
         let mut did = false;
+        self.port.look_for_losses(now);
         for _ in 0..TURN {
             match self.interface.poll_ingress_single(now, &mut self.port, &mut self.sockets) {
                 PollIngressSingleResult::None => break,
@@ -403,14 +404,15 @@ impl Sockets {
         self.listen();
         if is_stuck {
             // Packets still come in while there is room for answers; without that, room is what wakes.
-            let more = channel.has_arrived() && channel.has_answer_room();
+            let more = self.port.has_arrived() && channel.has_answer_room();
             return (!more).then_some(MOST_SLEEP);
         }
-        if passes == TURN || channel.has_arrived() {
+        let late = self.port.look_for_losses(now);
+        if passes == TURN || self.port.has_arrived() {
             return None;
         }
         let longest = if ends { AGAIN } else { MOST_SLEEP };
-        let due = self.interface.poll_at(now, &self.sockets);
+        let due = self.interface.poll_at(now, &self.sockets).into_iter().chain(late).min();
         let wait = due.map_or(longest, |due| if due <= now { Duration::ZERO } else { (due - now).into() });
         match (wait.is_zero(), did) {
             (true, true) => None,
