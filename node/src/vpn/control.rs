@@ -53,8 +53,6 @@ const TICK: Duration = Duration::from_millis(50);
 const EVENTS_MAX: usize = 1024;
 /// Handshakes a tick may bring before initiators have to show that they receive: 2,000 a second, a fifth of a core.
 const CALM_HANDSHAKES: usize = 100;
-/// Bits of the network that IPv6 addresses share.
-const V6_LENGTH: u8 = 48;
 
 /// What the task is told from outside.
 #[derive(Debug)]
@@ -494,9 +492,4 @@ impl Control {
         }
         self.parts.names.moved(address);
     }
-}
-
-/// The device's own address of IPv6.
-pub(crate) fn v6_address(index: u32, address: std::net::Ipv6Addr) -> Address {
-    Address { link: index, address: address.into(), prefix_length: V6_LENGTH }
 }

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::clash::{self, Taken};
 use super::config::VpnConfig;
-use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle, v6_address};
+use super::control::{Control, Interface, Parts, VpnEvent, VpnHandle};
 use super::dns::{Desk, Dns, Told};
 use super::key_epoch::KeyEpochFile;
 use super::machine::{Machine, Slot};
@@ -36,7 +36,7 @@ use super::plane::{self, Plane, REPORTS_MAX};
 use super::roles::keeper::{self, Device, Keeper};
 use super::roles::rules::{RuleBook, RulesError};
 use super::roles::system::{System, SystemError};
-use super::system::netlink::{Netlink, NetlinkError, Watch};
+use super::system::netlink::{Address, Netlink, NetlinkError, Watch};
 use super::system::tun::{Tun, TunError, TunOptions};
 use super::system::udp::{UdpError, UdpOptions, UdpSocket};
 use super::system::wake::Wake;
@@ -47,6 +47,8 @@ use crate::clock;
 use crate::files::read_bounded;
 use crate::problem::with_causes;
 
+/// Bits of the network that IPv6 addresses share.
+const V6_LENGTH: u8 = 48;
 /// The own claim, between two runs.
 const CLAIM_FILE: &str = "vpn-claim";
 /// Bytes of IP and UDP headers around a frame in a datagram, IPv6 taken: 40 and 8.
@@ -181,8 +183,6 @@ impl Vpn {
         let others = config.roles.ask_others(None, &host.network);
         let names = Desk::new(&network, config.names.network.clone(), others, &host.data_dir);
         let told = names.told();
-        let mut seed = [0; 16];
-        clock::fill_random(&mut seed);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let ipv6 = address::overlay(&host.network, &own);
         let interface = tun.as_ref().map(|tun| bring_up(tun, &mut netlink, config, ipv6)).transpose()?;
@@ -197,7 +197,7 @@ impl Vpn {
             device,
             sockets,
             tables: network.tables(),
-            seed: FlowSeed::new(seed),
+            seed: FlowSeed::new(seed()),
             reports: reports_in,
             wake: Wake::new()?,
         }));
@@ -315,6 +315,13 @@ fn undo(system: Option<&Arc<Mutex<System>>>) {
     }
 }
 
+/// Bytes drawn from the system.
+fn seed<const N: usize>() -> [u8; N] {
+    let mut seed = [0; N];
+    clock::fill_random(&mut seed);
+    seed
+}
+
 /// What the plane takes packets from; the stack, not running yet, where that is in this process.
 fn entrance(
     tun: Option<Tun>,
@@ -325,9 +332,7 @@ fn entrance(
         return Ok((tun.map(PlaneDevice::Tun), None));
     }
     let channel = Arc::new(Channel::new()?);
-    let mut seed = [0; 8];
-    clock::fill_random(&mut seed);
-    let stack = Stack::new(Arc::clone(&channel), config.mtu, addresses, u64::from_le_bytes(seed));
+    let stack = Stack::new(Arc::clone(&channel), config.mtu, addresses, u64::from_le_bytes(seed()));
     Ok((Some(PlaneDevice::Stack(channel)), Some(stack)))
 }
 
@@ -352,7 +357,7 @@ fn inward(
 fn bring_up(tun: &Tun, netlink: &mut Netlink, config: &VpnConfig, ipv6: Ipv6Addr) -> Result<Interface, VpnError> {
     let index = tun.facts().index;
     netlink.set_up(index, true)?;
-    netlink.add_address(&v6_address(index, ipv6))?;
+    netlink.add_address(&Address { link: index, address: ipv6.into(), prefix_length: V6_LENGTH })?;
     Ok(Interface { index, pool_length: config.pool.prefix().length() })
 }
 

@@ -211,8 +211,7 @@ mod tests {
     #[test]
     fn ports_alone_are_of_this_machine() {
         let peer = NodeId::from_bytes([7; 32]);
-        let forwards =
-            ["8080=nas:80", "[::1]:1=[fd00::1]:443", &format!("2=100.64.1.2:22"), "3=nas.home.shoal.internal:1"];
+        let forwards = ["8080=nas:80", "[::1]:1=[fd00::1]:443", "2=100.64.1.2:22", "3=nas.home.shoal.internal:1"];
         let config = checked(&args(Some("1080"), &forwards, &["80=8080", "443=192.168.1.5:443"])).unwrap();
         assert_eq!(config.socks, Some("127.0.0.1:1080".parse().unwrap()));
         let to: Vec<_> =

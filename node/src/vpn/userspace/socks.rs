@@ -92,12 +92,11 @@ async fn asked(local: &mut TcpStream) -> Result<Request, Left> {
     read(local, &mut bytes, socks::request).await
 }
 
+/// Reads a message and says where it ends; none while it is not all there.
+type Reading<T> = fn(&[u8]) -> Result<Option<(T, usize)>, SocksError>;
+
 /// Reads one message; what comes behind it stays in `bytes`.
-async fn read<T>(
-    local: &mut TcpStream,
-    bytes: &mut Vec<u8>,
-    message: fn(&[u8]) -> Result<Option<(T, usize)>, SocksError>,
-) -> Result<T, Left> {
+async fn read<T>(local: &mut TcpStream, bytes: &mut Vec<u8>, message: Reading<T>) -> Result<T, Left> {
     loop {
         if let Some((said, end)) = message(bytes)? {
             bytes.drain(..end.min(bytes.len()));
