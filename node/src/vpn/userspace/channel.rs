@@ -139,6 +139,11 @@ impl Channel {
         !self.inbound().packets.is_empty()
     }
 
+    /// Whether packets of the stack wait on their way out.
+    pub(super) fn has_leaving(&self) -> bool {
+        !self.out().packets.is_empty()
+    }
+
     /// Whether there is room for a pass over all sockets; if not, the stack is woken when there is.
     pub(super) fn has_room(&self) -> bool {
         self.has_places(OUT_SPARE)

@@ -41,6 +41,9 @@ pub(crate) enum ConnectError {
     Silent,
 }
 
+/// How long the last packets may wait for the packet half, which is busy at worst.
+const LAST: Duration = Duration::from_millis(500);
+
 /// See the head of this file.
 pub(crate) struct Stack {
     channel: Arc<Channel>,
@@ -173,7 +176,17 @@ impl Stack {
         let mut inner = self.lock();
         inner.reset_all();
         inner.turn(self.now(), &self.channel);
+        drop(inner);
+        self.let_leave();
         Ok(())
+    }
+
+    /// Waits until the last packets are taken, before the network says goodbye: behind that nobody would hear the resets.
+    fn let_leave(&self) {
+        let begun = std::time::Instant::now();
+        while self.channel.has_leaving() && begun.elapsed() < LAST {
+            std::thread::sleep(LEAST_SLEEP);
+        }
     }
 
     fn sleep(&self, longest: Duration) -> io::Result<()> {
