@@ -326,6 +326,8 @@ fn two_nodes_in_userspace_reach_each_other_and_leave_nothing() {
     let forwarded = format!("0={}:{PUBLISHED}", machines.inside.node.id);
     let first = machines.device.node.address.clone();
     third.ip("route add 10.77.0.0/24 via 10.78.0.1").unwrap();
+    // The kernel says a little later that a cable is there.
+    until("the cable is up", PATIENCE, || !third.tables().unwrap().contains("NO-CARRIER"));
     let before = (before.0, third.tables().unwrap());
     let mut other = powerless_member(&third, &machines.room, "c", ("10.78.0.2", &first), &["--forward", &forwarded]);
     reached(&machines.left, other.v4.into(), PATIENCE);
