@@ -356,9 +356,10 @@ pub(crate) fn start_problem(error: StartError) -> Problem {
 
 fn logs(output: &Output) -> Result<(), Problem> {
     let filter = &output.log_level;
-    // yamux logs an error for each frame with which a peer breaks its rules: as many lines as a stranger likes. Whoever
-    // asks for them by name gets them.
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("yamux=off,{filter}")).map_err(|error| {
+    // yamux logs an error for each frame with which a peer breaks its rules: as many lines as a stranger likes. The reader of
+    // netlink warns of each attribute that a newer kernel made longer. Whoever asks for them by name gets them.
+    let quiet = "yamux=off,netlink_packet_route=error";
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{quiet},{filter}")).map_err(|error| {
         Problem::new(
             Failure::Usage,
             format!("{filter:?} is no log filter: {error}"),
