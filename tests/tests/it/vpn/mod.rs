@@ -52,6 +52,16 @@ fn is_possible(test: &str) -> bool {
     false
 }
 
+/// Waits until the kernel says of every link that is on that its other end is there: it says so a little later, and what is
+/// compared afterwards would differ by that alone.
+fn settled(space: &Space) {
+    until("the links are up", Duration::from_secs(60), || {
+        let links = space.ip("-o link").unwrap();
+        let mut on = links.lines().filter(|line| line.contains(",UP"));
+        on.all(|line| line.contains("state UP") || line.contains("state UNKNOWN"))
+    });
+}
+
 /// Waits until something holds; how long that took.
 fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();

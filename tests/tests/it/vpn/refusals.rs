@@ -9,7 +9,7 @@ use shoal_tests::member::Member;
 use shoal_tests::process::Shoald;
 use shoal_tests::space::Space;
 
-use super::{DEVICE, OPEN, SHOALD, is_possible};
+use super::{DEVICE, OPEN, SHOALD, is_possible, settled};
 
 /// The documented exit code of a flag that cannot mean what it says.
 const USAGE: i32 = 2;
@@ -138,6 +138,7 @@ pub(super) fn link(space: &Space, name: &str) {
         space.ip(&format!("link set {end} addrgenmode none")).unwrap();
         space.ip(&format!("link set {end} up")).unwrap();
     }
+    settled(space);
 }
 
 #[test]

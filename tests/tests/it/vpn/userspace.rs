@@ -15,7 +15,7 @@ use shoal_tests::socks::{self, To};
 use shoal_tests::space::Space;
 use tempfile::TempDir;
 
-use super::{DEVICE, SHOAL, SHOALD, is_possible, reached, until};
+use super::{DEVICE, SHOAL, SHOALD, is_possible, reached, settled, until};
 
 /// Bytes sent each way.
 const TRANSFER: usize = 16 << 20;
@@ -322,13 +322,12 @@ fn two_nodes_in_userspace_reach_each_other_and_leave_nothing() {
     machines.left.cable(("other", "10.78.0.1/24"), &third, ("cable", "10.78.0.2/24")).unwrap();
     third.ip("route add default via 10.78.0.1").unwrap();
     machines.right.ip("route add default via 10.77.0.1").unwrap();
-    let before = (machines.right.tables().unwrap(), third.tables().unwrap());
     let forwarded = format!("0={}:{PUBLISHED}", machines.inside.node.id);
     let first = machines.device.node.address.clone();
     third.ip("route add 10.77.0.0/24 via 10.78.0.1").unwrap();
-    // The kernel says a little later that a cable is there.
-    until("the cable is up", PATIENCE, || !third.tables().unwrap().contains("NO-CARRIER"));
-    let before = (before.0, third.tables().unwrap());
+    settled(&machines.right);
+    settled(&third);
+    let before = (machines.right.tables().unwrap(), third.tables().unwrap());
     let mut other = powerless_member(&third, &machines.room, "c", ("10.78.0.2", &first), &["--forward", &forwarded]);
     reached(&machines.left, other.v4.into(), PATIENCE);
     let service = listen(&machines.right, &format!("127.0.0.1:{SERVICE}"));
