@@ -72,7 +72,7 @@ impl Guide {
         Ok(self.plane.may_send(&tuple)?)
     }
 
-    /// A connection to the first address of who is meant that takes one.
+    /// A connection to the first address of who is meant that takes one: many services listen at IPv4 addresses alone.
     ///
     /// # Errors
     /// Why the last of them did not.
@@ -86,9 +86,6 @@ impl Guide {
                     Err(error) => failed = error.into(),
                 },
                 Err(error) => failed = error,
-            }
-            if failed == NoWay::Connect(ConnectError::Refused) {
-                break;
             }
         }
         Err(failed)
